@@ -1,0 +1,37 @@
+# Two commands are enough: `make run` and `make test`. Everything they need is fetched into this folder.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+install: $(VENV)/.installed .tools/.installed ## everything below needs this; does nothing the second time
+
+$(VENV)/.installed: requirements/all.txt pyproject.toml
+	@local/tools/install-python.sh $(PYTHON) $(VENV)
+	@touch $@
+
+.tools/.installed: local/tools/package.json local/tools/install-tools.sh
+	@local/tools/install-tools.sh .tools
+	@touch $@
+
+run: install ## the closed loop on the embedded local clouds, ending in a report
+	@$(BIN)/opportune demo --scenario drift --out build/demo
+
+check: install ## style, types, dependency rule
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy .
+	@$(BIN)/lint-imports
+
+test: check ## everything that must hold, in parallel
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+
+clean: ## remove what the commands above made
+	rm -rf build $(VENV) .venv313 .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""Contracts, ports, settings, errors and the cloud-neutral logic every other package builds on."""

@@ -1,0 +1,141 @@
+"""What the use cases need from the world, as Protocols of one to four methods. Adapters implement them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
+
+from shared.contracts import Cloud, FeedbackPair, MetricWindow, TrainingJob
+
+
+class Clock(Protocol):
+    """Injected time, POSIX seconds."""
+
+    def __call__(self) -> float: ...
+
+
+class MetricsSource(Protocol):
+    """Live metrics of a service."""
+
+    def window(self, start_s: float, end_s: float, step_s: float) -> MetricWindow:
+        """Raises MetricsError when the metrics cannot be had; a metric without samples has an empty series."""
+        ...
+
+
+class JobQueue(Protocol):
+    """A managed queue of training jobs on one cloud."""
+
+    def enqueue(self, job: TrainingJob) -> None: ...
+
+    def dead_letter(self, body: str, reason: str) -> None:
+        """Keep a message that cannot be handled, with its reason."""
+        ...
+
+
+class Document(NamedTuple):
+    """A stored document and the tag that a conditional write needs."""
+
+    body: bytes
+    etag: str
+
+
+class DocumentStore(Protocol):
+    """Small documents with conditional writes (DynamoDB, Azure Table). Kinds: see shared.state."""
+
+    def get(self, kind: str, key: str) -> Document | None: ...
+
+    def put(self, kind: str, key: str, body: bytes, *, if_etag: str | None = None, if_absent: bool = False) -> str:
+        """Write and return the new etag. Raises ConflictError when the condition does not hold."""
+        ...
+
+    def query(self, kind: str, *, since: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
+        """Documents of a kind with key >= since, ascending by key, at most `limit`."""
+        ...
+
+
+class ObjectStore(Protocol):
+    """Objects by key in the service's bucket (S3) or container (Blob)."""
+
+    def get(self, key: str) -> bytes:
+        """Raises NotFoundError."""
+        ...
+
+    def put(self, key: str, body: bytes) -> None: ...
+
+    def list(self, prefix: str) -> Iterable[str]: ...
+
+    def uri(self, key: str) -> str:
+        """The address a training service understands."""
+        ...
+
+
+class TrainingStatus(NamedTuple):
+    """What the training service says of a job. `state` is one of: running, succeeded, failed, stopped."""
+
+    state: str
+    reason: str
+    started_s: float | None
+    finished_s: float | None
+
+
+class TrainingService(Protocol):
+    """SageMaker training or Azure ML command jobs."""
+
+    def start(self, job: TrainingJob, data_uri: str, parent_uri: str | None) -> None:
+        """Start the job; a second start of the same job_id is harmless."""
+        ...
+
+    def status(self, job_id: str) -> TrainingStatus | None:
+        """None when the service does not know the job."""
+        ...
+
+    def stop(self, job_id: str) -> None: ...
+
+    def artifact(self, job_id: str) -> bytes:
+        """The finished job's model.tar.gz. Raises NotFoundError."""
+        ...
+
+
+class ModelHost(Protocol):
+    """SageMaker endpoints or Azure ML online endpoints: serves one model version, swaps without dropping."""
+
+    def deploy(self, model_version: str, artifact_uri: str) -> None:
+        """Load the version beside the old one, then swap; returns once it is requested; safe to repeat."""
+        ...
+
+    def serving_version(self) -> str | None:
+        """The version that answers now, or None before the first deployment."""
+        ...
+
+    def endpoint_url(self) -> str: ...
+
+
+class InferenceClient(Protocol):
+    """Sends one request to one endpoint."""
+
+    def invoke(self, url: str, body: dict[str, Any], timeout_s: float, headers: dict[str, str]) -> dict[str, Any]:
+        """Raises UnavailableError on timeout, refusal or 5xx, InvalidInputError on 4xx."""
+        ...
+
+
+class FeedbackStore(Protocol):
+    """Where labelled pairs wait to be trained on."""
+
+    def append(self, pairs: Iterable[FeedbackPair]) -> None: ...
+
+
+class Notifier(Protocol):
+    """Pushes a short-lived process's metrics (Pushgateway)."""
+
+    def push(self, name: str, value: float, labels: dict[str, str]) -> None: ...
+
+
+class CloudServices(NamedTuple):
+    """Everything one cloud offers to the use cases."""
+
+    cloud: Cloud
+    documents: DocumentStore
+    objects: ObjectStore
+    queue: JobQueue
+    training: TrainingService
+    host: ModelHost
