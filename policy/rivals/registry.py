@@ -1,0 +1,33 @@
+"""Rules by name. A rule's module is imported only when it is asked for, so that numpy is all the simple ones need."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Final
+
+from policy.history import Decider
+from shared.errors import InvalidInputError
+
+#: name on the command line -> (module, class)
+RIVALS: Final = {
+    "never": ("policy.rivals.never", "Never"),
+    "always": ("policy.rivals.always", "Always"),
+    "static": ("policy.rivals.static", "Static"),
+    "periodic": ("policy.rivals.periodic", "Periodic"),
+}
+
+
+def make(name: str, **parameters: Any) -> Decider:
+    """A fresh decider of that name; without parameters it uses the ones tuned per cost ratio.
+
+    Raises:
+        InvalidInputError: no such rule, or a parameter it does not have.
+    """
+    if name not in RIVALS:
+        raise InvalidInputError(f"no rule named {name!r}; choose from: {', '.join(sorted(RIVALS))}")
+    module, cls = RIVALS[name]
+    try:
+        decider: Decider = getattr(importlib.import_module(module), cls)(**parameters)
+    except (TypeError, ValueError) as exc:
+        raise InvalidInputError(f"rule {name}: {exc}") from exc
+    return decider
