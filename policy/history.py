@@ -45,6 +45,9 @@ class History:
     train_hours: Floats  # (2,): wall time of one retrain on AWS, Azure
     retrains: tuple[Retrain, ...]  # every retrain started so far, oldest first
     in_flight: bool  # a job runs; the decider may only hold
+    # (m, t + 1): measured quality at each step of the first model and of each own model that went live, in the order
+    # they went live; NaN before a model existed. None where nobody re-evaluates old models (the live system).
+    own_quality: Floats | None = None
 
     @property
     def t(self) -> int:
