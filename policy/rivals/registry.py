@@ -14,6 +14,17 @@ RIVALS: Final = {
     "always": ("policy.rivals.always", "Always"),
     "static": ("policy.rivals.static", "Static"),
     "periodic": ("policy.rivals.periodic", "Periodic"),
+    "threshold": ("policy.rivals.threshold", "Threshold"),
+    "adwin": ("policy.rivals.detectors", "Adwin"),
+    "kswin": ("policy.rivals.detectors", "Kswin"),
+    "page-hinkley": ("policy.rivals.detectors", "PageHinkley"),
+    "cusum": ("policy.rivals.cusum", "Cusum"),
+    "cara-t": ("policy.rivals.cara", "CaraThreshold"),
+    "cara-ct": ("policy.rivals.cara", "CaraCumulative"),
+    "cara-p": ("policy.rivals.cara", "CaraPeriodic"),
+    "regret": ("policy.rivals.regret", "Regret"),
+    "modyn": ("policy.rivals.modyn", "Modyn"),
+    "rule": ("policy.rivals.portfolio", "Portfolio"),
 }
 
 
