@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check clean
+.PHONY: help install run test check lock clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -17,7 +17,7 @@ $(VENV)/.installed: requirements/all.txt pyproject.toml
 	@local/tools/install-python.sh $(PYTHON) $(VENV)
 	@touch $@
 
-.tools/.installed: local/tools/package.json local/tools/install-tools.sh
+.tools/.installed: local/tools/package.json local/tools/package-lock.json local/tools/install-tools.sh
 	@local/tools/install-tools.sh .tools
 	@touch $@
 
@@ -32,6 +32,9 @@ check: install ## style, types, dependency rule
 
 test: check ## everything that must hold, in parallel
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+
+lock: install ## after editing the dependencies: pin them again
+	@local/tools/lock.sh $(VENV)
 
 clean: ## remove what the commands above made
 	rm -rf build $(VENV) .venv313 .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
