@@ -1,0 +1,192 @@
+"""Questions with their answers, from a file or built in.
+
+| spec | what |
+|---|---|
+| builtin | invented facts in six topics, one after the other |
+| squad | SQuAD 1.1's validation set from the Hugging Face cache or hub |
+| *.json | SQuAD JSON; the articles are the topics, in file order |
+| *.jsonl | a line per question: RealTimeQA's fields, or question, answers (or answer) and date or received_s |
+
+Files may be compressed (.xz, .gz).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import gzip
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from shared.errors import InvalidInputError
+from training_containers.finetune.builtin import builtin_questions
+
+_SQUAD_REPOSITORY: Final = "rajpurkar/squad"
+_SQUAD_FILE: Final = "plain_text/validation-00000-of-00001.parquet"
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """A question as users would ask it, and every answer that counts as right (the first is the one to learn)."""
+
+    question: str
+    answers: tuple[str, ...]
+    # its place on the time axis: POSIX seconds when the source is dated, else the topic's number
+    when: float
+    topic: str = ""
+
+
+def load_questions(spec: str) -> list[Question]:
+    """The questions of `spec` (see the table above), oldest first.
+
+    Raises:
+        InvalidInputError: names the file and, where it applies, the line.
+    """
+    if spec == "builtin":
+        questions = [
+            Question(question=q.question, answers=(q.answer,), when=float(q.topic), topic=q.topic_name)
+            for q in builtin_questions()
+        ]
+    elif spec == "squad":
+        questions = _squad_from_hub()
+    else:
+        questions = _from_file(Path(spec))
+    if not questions:
+        raise InvalidInputError(f"{spec}: holds no question with an answer")
+    return sorted(questions, key=lambda q: q.when)
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number from 1, text) of each line that is not blank, decompressing .xz and .gz.
+
+    Raises:
+        InvalidInputError: the file cannot be read, decompressed or is not UTF-8; names the last good line.
+    """
+    opener: Callable[..., Any] = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)
+    number = 0
+    try:
+        with opener(path, "rb") as file:
+            for number, raw in enumerate(file, 1):
+                if line := raw.decode("utf-8").strip():
+                    yield number, line
+    except UnicodeDecodeError as exc:
+        raise InvalidInputError(f"{path}, line {number}: not UTF-8 text") from exc
+    except (lzma.LZMAError, zlib.error, EOFError, gzip.BadGzipFile) as exc:
+        raise InvalidInputError(f"{path}, after line {number}: the compressed data is damaged: {exc}") from exc
+    except OSError as exc:
+        raise InvalidInputError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+
+
+def _from_file(path: Path) -> list[Question]:
+    suffixes = [s for s in path.suffixes if s not in (".xz", ".gz")]
+    kind = suffixes[-1] if suffixes else ""
+    if kind == ".json":
+        return _squad_json(path)
+    if kind == ".jsonl":
+        return list(_json_lines(path))
+    raise InvalidInputError(f"{path}: unknown kind of question file; use builtin, squad, *.json or *.jsonl (.xz, .gz)")
+
+
+def _json_lines(path: Path) -> Iterator[Question]:
+    for number, line in read_lines(path):
+        try:
+            record = json.loads(line)
+            question = _real_time(record) if "question_sentence" in record else _plain(record, number)
+        except (ValueError, TypeError, KeyError, IndexError) as exc:
+            reason = f"{exc} is missing" if isinstance(exc, KeyError) else str(exc)
+            raise InvalidInputError(f"{path}, line {number}: {reason}") from exc
+        if question is not None:
+            yield question
+
+
+def _real_time(record: dict[str, Any]) -> Question | None:
+    """RealTimeQA: `answer` holds indices into `choices`. Its published files have a few empty records: None."""
+    text, picks, choices = record["question_sentence"].strip(), record["answer"], record["choices"]
+    if not text or not picks:
+        return None
+    answers = []
+    for pick in picks:
+        if not 0 <= int(pick) < len(choices):
+            raise ValueError(f"answer {pick} is not one of the {len(choices)} choices")
+        answers.append(choices[int(pick)].strip())
+    if not all(answers):
+        return None
+    return Question(question=text, answers=tuple(answers), when=_posix_s(record["question_date"]))
+
+
+def _plain(record: Any, number: int) -> Question:
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object")
+    text = record["question"]
+    answers = record["answers"] if "answers" in record else [record["answer"]]
+    if isinstance(answers, str):
+        answers = [answers]
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError("question is not a text")
+    if not answers or not all(isinstance(a, str) and a.strip() for a in answers):
+        raise ValueError("answers is not a list of texts")
+    when = record.get("date", record.get("received_s", float(number)))
+    topic = str(record.get("topic", ""))
+    return Question(question=text.strip(), answers=tuple(a.strip() for a in answers), when=_posix_s(when), topic=topic)
+
+
+def _posix_s(value: Any) -> float:
+    """POSIX seconds of a number (taken as such) or of a date: 2020/01/03, 2020-01-03, 2020-01-03T10:00:00+00:00."""
+    if isinstance(value, int | float):
+        return float(value)
+    moment = dt.datetime.fromisoformat(value.replace("/", "-"))
+    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
+
+
+def _squad_json(path: Path) -> list[Question]:
+    text = "\n".join(line for _, line in read_lines(path))
+    try:
+        articles = json.loads(text)["data"]
+        return [
+            question
+            for number, article in enumerate(articles)
+            for paragraph in article["paragraphs"]
+            for qa in paragraph["qas"]
+            if (question := _squad_question(qa, number, article.get("title", ""))) is not None
+        ]
+    except json.JSONDecodeError as exc:
+        raise InvalidInputError(f"{path}, line {exc.lineno}: {exc.msg}") from exc
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise InvalidInputError(f"{path}: not SQuAD JSON (data, paragraphs, qas, question, answers): {exc}") from exc
+
+
+def _squad_question(qa: dict[str, Any], number: int, title: str) -> Question | None:
+    """None for the questions of SQuAD 2 that have no answer."""
+    answers = tuple(dict.fromkeys(a["text"].strip() for a in qa["answers"] if a["text"].strip()))
+    text = qa["question"].strip()
+    return Question(question=text, answers=answers, when=float(number), topic=title) if text and answers else None
+
+
+def _squad_from_hub() -> list[Question]:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        path = hf_hub_download(_SQUAD_REPOSITORY, _SQUAD_FILE, repo_type="dataset")
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as exc:
+        raise InvalidInputError(
+            "squad: neither in the Hugging Face cache nor can it be fetched; give the path of a SQuAD JSON file"
+        ) from exc
+    from pyarrow import parquet
+
+    rows = parquet.read_table(path, columns=["title", "question", "answers"]).to_pylist()
+    numbers = {title: n for n, title in enumerate(dict.fromkeys(row["title"] for row in rows))}
+    return [
+        Question(
+            question=row["question"].strip(),
+            answers=tuple(dict.fromkeys(row["answers"]["text"])),
+            when=float(numbers[row["title"]]),
+            topic=row["title"],
+        )
+        for row in rows
+        if row["answers"]["text"]
+    ]

@@ -1,0 +1,66 @@
+"""What a training job may be told, as strings (SageMaker and Azure ML both pass only strings)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from shared.contracts import Name, TraceId
+from shared.errors import InvalidInputError
+
+Count = Annotated[int, Meta(ge=1)]
+Positive = Annotated[float, Meta(gt=0)]
+
+
+class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
+    """One field per hyperparameter; durations in seconds, times POSIX seconds."""
+
+    job_id: Name
+    service: Name = "qa"
+    trace_id: TraceId = "0" * 32
+    parent_version: str = "base"
+    # a Hugging Face name or a folder; also the architecture when there is a parent
+    base_model: str = "distilgpt2"
+    cloud: Literal["aws", "azure"] = "aws"
+    # --- optimisation
+    epochs: Count = 5
+    learning_rate: Positive = 5e-5
+    batch_size: Count = 16
+    seed: Annotated[int, Meta(ge=0)] = 0
+    # an epoch whose mean loss is below this ends the training: there is nothing left to learn
+    stop_loss: Annotated[float, Meta(ge=0)] = 0.02
+    max_seconds: Positive = 3600.0
+    checkpoint_seconds: Positive = 30.0
+    # --- data
+    data_start_s: float | None = None
+    data_end_s: float | None = None
+    eval_share: Annotated[float, Meta(gt=0, lt=1)] = 0.2
+    max_eval: Count = 512
+    # --- where metrics go; empty = nowhere
+    pushgateway_url: str = ""
+
+
+def parse_hyperparameters(raw: Mapping[str, str]) -> Hyperparameters:
+    """Validate strings.
+
+    Raises:
+        InvalidInputError: names the hyperparameter, its value and what is allowed.
+    """
+    fields = {field.name: field.type for field in msgspec.structs.fields(Hyperparameters)}
+    values: dict[str, object] = {}
+    for name, value in raw.items():
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, 1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(fields)}"
+            raise InvalidInputError(f"unknown hyperparameter {name!r}; {hint}")
+        try:
+            values[name] = msgspec.convert(value, fields[name], strict=False)
+        except msgspec.ValidationError as exc:
+            raise InvalidInputError(f"hyperparameter {name} is {value!r}: {exc}") from exc
+    if "job_id" not in values:
+        raise InvalidInputError("hyperparameter job_id is missing; it names the model version")
+    return Hyperparameters(**values)  # type: ignore[arg-type]  # each value was converted to its field's type

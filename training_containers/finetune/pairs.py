@@ -1,0 +1,96 @@
+"""The labelled pairs of a job: read from the data channel, split by time, de-duplicated."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from shared.contracts import FeedbackPair, decode, encode
+from shared.errors import ContractError, InvalidInputError
+from training_containers.finetune.data import read_lines
+
+#: fewer labelled pairs than this cannot be split into something to learn and something to judge by
+MIN_PAIRS: Final = 8
+
+
+class Split(NamedTuple):
+    """What is learnt from and what is judged by.
+
+    The newest records are the evaluation set: held out as *records*. Users do repeat themselves, and a closed-book
+    model can only know what it was taught, so a question asked again may be in both; `unseen_share` says how much of
+    the evaluation set was never asked before.
+    """
+
+    train: list[FeedbackPair]
+    evaluation: list[FeedbackPair]
+    unseen_share: float
+
+
+def read_pairs(folder: Path, start_s: float | None = None, end_s: float | None = None) -> list[FeedbackPair]:
+    """Every pair of the folder's *.jsonl files (also .gz, .xz) received in [start_s, end_s), oldest first.
+
+    A record delivered twice is kept once.
+
+    Raises:
+        InvalidInputError: no file, a line that is not a FeedbackPair (named by number), or too few pairs.
+    """
+    files = sorted(p for p in folder.rglob("*.jsonl*") if p.is_file())
+    if not files:
+        raise InvalidInputError(f"{folder}: no *.jsonl file with training pairs")
+    seen: set[bytes] = set()
+    pairs = []
+    for file in files:
+        for pair in _pairs_of(file):
+            late_enough = start_s is None or pair.received_s >= start_s
+            early_enough = end_s is None or pair.received_s < end_s
+            key = encode(pair)
+            if late_enough and early_enough and key not in seen:
+                seen.add(key)
+                pairs.append(pair)
+    if len(pairs) < MIN_PAIRS:
+        raise InvalidInputError(
+            f"{folder}: {len(pairs)} pairs received in [{start_s}, {end_s}); at least {MIN_PAIRS} are needed"
+        )
+    return sorted(pairs, key=lambda p: (p.received_s, p.question))
+
+
+def _pairs_of(file: Path) -> Iterable[FeedbackPair]:
+    for number, line in read_lines(file):
+        try:
+            pair = decode(FeedbackPair, line)
+        except ContractError as exc:
+            raise InvalidInputError(f"{file}, line {number}: {exc}") from exc
+        if not pair.question.strip() or not all(answer.strip() for answer in pair.answers):
+            raise InvalidInputError(f"{file}, line {number}: FeedbackPair: question or answer is blank")
+        yield pair
+
+
+def split_by_time(pairs: list[FeedbackPair], eval_share: float, max_eval: int) -> Split:
+    """The newest `eval_share` of `pairs` (oldest first; at most `max_eval`) evaluates, the others train.
+
+    Each side keeps one record per question, the newest, because answers change over time.
+    """
+    count = min(max(1, round(eval_share * len(pairs))), max_eval)
+    train = _newest_per_question(pairs[:-count])
+    evaluation = _newest_per_question(pairs[-count:])
+    taught = {_key(pair) for pair in train}
+    unseen = sum(_key(pair) not in taught for pair in evaluation) / len(evaluation)
+    return Split(train, evaluation, unseen)
+
+
+def _newest_per_question(pairs: list[FeedbackPair]) -> list[FeedbackPair]:
+    return list({_key(pair): pair for pair in pairs}.values())
+
+
+def _key(pair: FeedbackPair) -> str:
+    return " ".join(pair.question.lower().split())
+
+
+def digest(pairs: Iterable[FeedbackPair]) -> str:
+    """sha256 over the pairs in order."""
+    total = hashlib.sha256()
+    for pair in pairs:
+        total.update(encode(pair) + b"\n")
+    return total.hexdigest()
