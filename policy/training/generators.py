@@ -1,0 +1,232 @@
+"""Randomised drift traces: seven families to train on, two (`HELD_OUT`) that training never sees.
+
+Every trace is built from the same few parts, drawn afresh:
+
+    q[i, j] = level + luck_i + wobble_j - depth * (1 - exp(-distance(i, j)))
+
+`luck` is what a model is worth by chance of its training, `wobble` what a step's questions are worth by chance, and
+the distance is how far the world moved between the data of model i and step j. A family is a way to move the world.
+After a sudden change the data needed to recover accumulates: a model trained during that ramp is a mixture of what
+the last model before the change knew and what there is to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from policy.training.trace import Floats, Trace
+from shared.errors import InvalidInputError
+
+MIN_STEPS: Final = 120
+MAX_STEPS: Final = 240
+STEP_MINUTES: Final = 10.0
+VALUE_USD: Final = 6.0
+
+
+@dataclass(frozen=True)
+class World:
+    """How the world moved: `distance[i, j]` (T, T), and per model the share of the present that its data holds.
+
+    Where `learnt[i] < 1`, model i behaves as `learnt[i]` of model i and `1 - learnt[i]` of model `before[i]`.
+    """
+
+    distance: Floats
+    learnt: Floats  # (T,)
+    before: np.ndarray  # (T,), step index
+
+
+def _moved(position: Floats) -> World:
+    """A world that is one number at each step; data of the present is all it takes to know the present."""
+    steps = len(position)
+    return World(np.abs(position[:, None] - position[None, :]), np.ones(steps), np.arange(steps))
+
+
+def _change_points(rng: np.random.Generator, steps: int, low: int, high: int, gap: int) -> list[int]:
+    """Between `low` and `high` steps at which the world jumps, at least `gap` apart."""
+    points: list[int] = []
+    for point in sorted(int(p) for p in rng.integers(2, steps, rng.integers(low, high + 1))):
+        if not points or point - points[-1] >= gap:
+            points.append(point)
+    return points
+
+
+def _ramps(rng: np.random.Generator, steps: int, points: list[int]) -> tuple[Floats, np.ndarray]:
+    """Share learnt and the last model before the change, for models trained while data accumulates."""
+    learnt, before = np.ones(steps), np.arange(steps)
+    for index, point in enumerate(points):
+        length = int(rng.integers(1, 13))
+        end = min(point + length, steps, points[index + 1] if index + 1 < len(points) else steps)
+        for i in range(point, end):
+            learnt[i] = (i - point + 1) / (length + 1)
+            before[i] = point - 1
+    return learnt, before
+
+
+def _severity(rng: np.random.Generator) -> float:
+    """How much of what a model knew one sudden change takes away, as a distance."""
+    return float(-np.log1p(-rng.uniform(0.15, 0.85)))
+
+
+def stable(rng: np.random.Generator, steps: int) -> World:
+    """Hardly anything moves."""
+    return _moved(np.cumsum(rng.normal(0.0, 1.0, steps)) * rng.uniform(0.0, 0.0015))
+
+
+def gradual(rng: np.random.Generator, steps: int) -> World:
+    """The world moves at a steady pace."""
+    pace = float(np.exp(rng.uniform(np.log(0.0008), np.log(0.012))))
+    return _moved(pace * np.arange(steps, dtype=np.float64))
+
+
+def sudden(rng: np.random.Generator, steps: int) -> World:
+    """A few jumps to somewhere new; data to recover from each accumulates over one to twelve steps."""
+    points = _change_points(rng, steps, 1, 6, 8)
+    position = np.zeros(steps)
+    for point in points:
+        position[point:] += _severity(rng)
+    return World(_moved(position).distance, *_ramps(rng, steps, points))
+
+
+def recurring(rng: np.random.Generator, steps: int) -> World:
+    """Two to four regimes come and go; a model of a regime is good again when the regime is back."""
+    regimes = int(rng.integers(2, 5))
+    apart = rng.uniform(0.3, 1.8, (regimes, regimes))
+    apart = (apart + apart.T) / 2.0
+    np.fill_diagonal(apart, 0.0)
+    dwell = rng.uniform(12.0, 80.0)
+    regime = np.empty(steps, dtype=np.int64)
+    t, current = 0, 0
+    while t < steps:
+        length = (
+            max(3, int(rng.exponential(dwell))) if rng.random() < 0.5 else max(3, int(dwell * rng.uniform(0.7, 1.3)))
+        )
+        regime[t : t + length] = current
+        t += length
+        current = int((current + rng.integers(1, regimes)) % regimes)
+    return World(apart[regime[:, None], regime[None, :]], np.ones(steps), np.arange(steps))
+
+
+def random_walk(rng: np.random.Generator, steps: int) -> World:
+    """The world wanders and sometimes comes back."""
+    pace = float(np.exp(rng.uniform(np.log(0.008), np.log(0.05))))
+    return _moved(np.cumsum(rng.normal(0.0, pace, steps)))
+
+
+def accelerating(rng: np.random.Generator, steps: int) -> World:
+    """Slow at first, then faster and faster."""
+    share = np.arange(steps) / steps
+    return _moved(float(np.exp(rng.uniform(np.log(0.15), np.log(2.0)))) * share ** rng.uniform(1.6, 3.2))
+
+
+def mixture(rng: np.random.Generator, steps: int) -> World:
+    """Two or three of the others at once."""
+    parts = rng.choice(np.array([0, 1, 2, 3, 4]), rng.integers(2, 4), replace=False)
+    worlds = [(gradual, sudden, recurring, random_walk, accelerating)[part](rng, steps) for part in parts]
+    ramp = next((world for world in worlds if (world.learnt < 1.0).any()), worlds[0])
+    distance = np.sum([world.distance for world in worlds], axis=0)
+    return World(distance * rng.uniform(0.5, 1.0), ramp.learnt, ramp.before)
+
+
+def seasonal(rng: np.random.Generator, steps: int) -> World:
+    """The world goes round: what a model forgets it is worth again half a period later. Held out of training."""
+    period = rng.uniform(18.0, 90.0)
+    angle = 2.0 * np.pi * (np.arange(steps) / period + rng.random())
+    return _moved(rng.uniform(0.1, 0.6) * np.sin(angle))
+
+
+def transient(rng: np.random.Generator, steps: int) -> World:
+    """Short spells of something else that pass by themselves; retraining chases them. Held out of training."""
+    position = np.cumsum(np.full(steps, float(rng.uniform(0.0, 0.002))))
+    for point in _change_points(rng, steps, 2, 7, 12):
+        position[point : point + int(rng.integers(4, 13))] += _severity(rng)
+    return _moved(position)
+
+
+#: family -> how its world moves; policies train on these
+FAMILIES: Final[dict[str, Callable[[np.random.Generator, int], World]]] = {
+    "stable": stable,
+    "gradual": gradual,
+    "sudden": sudden,
+    "recurring": recurring,
+    "randwalk": random_walk,
+    "accel": accelerating,
+    "mixture": mixture,
+}
+#: families that no policy is trained or tuned on
+HELD_OUT: Final[dict[str, Callable[[np.random.Generator, int], World]]] = {
+    "seasonal": seasonal,
+    "transient": transient,
+}
+
+
+def _load(rng: np.random.Generator, steps: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """Request rate with a daily wave, and the latency, CPU and memory that follow from it."""
+    wave = np.sin(
+        2.0 * np.pi * (np.arange(steps) * STEP_MINUTES / (60.0 * 24.0) * rng.uniform(3.0, 10.0) + rng.random())
+    )
+    rate = np.maximum(50.0 + 20.0 * wave + rng.normal(0.0, 5.0, steps), 1.0)
+    cpu = np.clip(0.012 * rate + rng.normal(0.0, 0.1, steps), 0.01, 1.0)
+    latency = np.maximum(0.05 + 0.001 * rate + rng.normal(0.0, 0.01, steps), 0.01)
+    memory = np.clip(0.5 + rng.normal(0.0, 0.05, steps), 0.05, 1.0)
+    return rate, latency, cpu, memory
+
+
+def _prices(rng: np.random.Generator, steps: int) -> tuple[Floats, Floats]:
+    """(T, 2) prices that revert to a mean, and the hours one retrain takes; a retrain costs 0.5 to 100 dollars."""
+    hours = rng.integers(1, 7, 2) / 6.0 - 1e-7  # a hair less than whole steps: rounding must not add one
+    cost = np.exp(rng.uniform(np.log(0.5), np.log(100.0))) * rng.uniform(0.8, 1.2, 2)
+    memory, shock = rng.uniform(0.75, 0.95, 2), rng.uniform(0.06, 0.18, 2)
+    path = np.empty((steps, 2))
+    path[0] = rng.normal(0.0, 0.15, 2)
+    shocks = rng.normal(0.0, 1.0, (steps, 2)) * shock
+    for t in range(1, steps):
+        path[t] = memory * path[t - 1] + shocks[t]
+    return cost / hours * np.exp(path), hours
+
+
+def generate(family: str, seed: int, steps: int | None = None) -> Trace:
+    """One random trace of a family; the same seed gives the same trace.
+
+    Raises:
+        InvalidInputError: no such family.
+    """
+    world_of = {**FAMILIES, **HELD_OUT}.get(family)
+    if world_of is None:
+        raise InvalidInputError(f"no drift family {family!r}; choose from: {', '.join([*FAMILIES, *HELD_OUT])}")
+    names = [*FAMILIES, *HELD_OUT]
+    rng = np.random.default_rng([seed, names.index(family)])
+    length = steps or int(rng.integers(MIN_STEPS, MAX_STEPS + 1))
+    world = world_of(rng, length)
+    loss = rng.uniform(0.3, 0.7) * -np.expm1(-world.distance)
+    ramp = world.learnt[:, None]
+    loss = ramp * loss + (1.0 - ramp) * loss[world.before]
+    luck = rng.normal(0.0, np.exp(rng.uniform(np.log(0.004), np.log(0.028))), length)
+    wobble = rng.normal(0.0, rng.uniform(0.001, 0.005), length)
+    quality = np.clip(rng.uniform(0.78, 0.95) + luck[:, None] + wobble[None, :] - loss, 0.02, 0.99)
+    quality[np.tril_indices(length, -1)] = np.nan
+    rate, latency, cpu, memory = _load(rng, length)
+    prices, hours = _prices(rng, length)
+    exact = quality.astype(np.float32)
+    return Trace(
+        bleu=exact,
+        accuracy=exact.copy(),
+        request_rate_rps=rate.astype(np.float32),
+        latency_s=latency.astype(np.float32),
+        cpu=cpu.astype(np.float32),
+        memory=memory.astype(np.float32),
+        price_usd_per_hour=prices.astype(np.float32),
+        train_hours=hours.astype(np.float32),
+        step_minutes=STEP_MINUTES,
+        value_usd_per_quality_hour=VALUE_USD,
+        noise_sd=float(rng.uniform(0.01, 0.05)),
+        name=f"{family}-{seed:03d}",
+    )
+
+
+def held_out_set(per_family: int = 40, seed: int = 900_000) -> list[Trace]:
+    """The project's own test set: `per_family` traces of each of the nine families, from seeds training never uses."""
+    return [generate(family, seed + k) for family in (*FAMILIES, *HELD_OUT) for k in range(per_family)]
