@@ -25,6 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mode: Literal["act", "watch"] = "act"
     scheduler: Cloud = "aws"  # which cloud's clock is in charge; the other stands by
     slot_seconds: Positive = 60.0
+    time_scale: Positive = 1.0  # simulated seconds per real second; 1 outside demos. Costs are of simulated time
     # --- metrics
     prometheus_url: str = "http://127.0.0.1:9090"
     prometheus_token: str = ""
@@ -51,8 +52,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     epochs: Annotated[int, Meta(ge=1)] = 5
     learning_rate: Positive = 5e-5
     batch_size: Annotated[int, Meta(ge=1)] = 16
+    data_window_slots: Positive = 1440.0  # feedback of the last this many slots is trained and evaluated on
     min_new_pairs: Annotated[int, Meta(ge=1)] = 32
     # --- gate
+    gate_min_examples: Annotated[int, Meta(ge=1)] = 8
     gate_margin: Annotated[float, Meta(ge=0)] = 0.0  # candidate quality may be this much below the serving model's
     # --- routing
     request_timeout_seconds: Positive = 10.0
@@ -62,13 +65,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bucket: str = "opportune"
     container: str = "opportune"
     table: str = "opportune"
+    decision_ttl_days: Positive = 90.0
     queue: str = "opportune-retrain"
     dead_letter_queue: str = "opportune-retrain-dlq"
     poison_queue: str = "opportune-retrain-poison"
     sagemaker_role_arn: str = "arn:aws:iam::123456789012:role/opportune-sagemaker"
     sagemaker_image: str = "opportune-training:latest"
     sagemaker_instance_type: str = "ml.g4dn.xlarge"
+    sagemaker_spot: bool = True
     sagemaker_endpoint: str = "opportune-qa"
+    sagemaker_serve_instance_type: str = "ml.c6i.xlarge"
     aws_endpoint_url: str = ""  # where the AWS endpoint's HTTP face is, when it is not SageMaker runtime itself
     azure_storage_connection: str = ""  # connection string; empty = managed identity with azure_storage_account
     azure_storage_account: str = ""
@@ -78,7 +84,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     azureml_workspace: str = "opportune"
     azureml_compute: str = "gpu"
     azureml_environment: str = "opportune-training:1"
+    azureml_datastore: str = "opportune"  # the workspace's datastore over the container above
     azureml_endpoint: str = "opportune-qa"
+    azureml_serve_instance_type: str = "Standard_F4s_v2"
     azureml_token: str = ""  # static bearer token; empty = managed identity
     azure_endpoint_url: str = ""
 

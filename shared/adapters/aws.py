@@ -1,0 +1,163 @@
+"""AWS storage and queue behind the ports: DynamoDB, S3, SQS. boto3 is imported at the first call, not before."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from shared.contracts import TrainingJob, encode
+from shared.errors import ConflictError, NotFoundError, UnavailableError
+from shared.ports import Clock, Document
+
+_LOST: Final = frozenset({"ConditionalCheckFailedException", "PreconditionFailed"})
+_MISSING: Final = frozenset({"NoSuchKey", "404", "ResourceNotFound", "ResourceNotFoundException"})
+#: kind whose documents DynamoDB deletes after their time to live
+_EXPIRING: Final = "decision"
+
+
+@functools.cache
+def client(service: str) -> Any:
+    """One boto3 client per service and process; the region and AWS_ENDPOINT_URL come from the environment."""
+    import boto3
+    from botocore.config import Config
+
+    # Short waits: a function that hangs on one cloud could not use the other.
+    config = Config(connect_timeout=3, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
+    return boto3.client(service, config=config)
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turn SDK errors about `what` into this project's."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as exc:
+        code = str(exc.response.get("Error", {}).get("Code", ""))
+        message = exc.response.get("Error", {}).get("Message", str(exc))
+        if code in _LOST:
+            raise ConflictError(f"{what}: somebody else was first") from exc
+        if code in _MISSING:
+            raise NotFoundError(f"{what} does not exist: {message}") from exc
+        raise UnavailableError(what, f"{code}: {message}") from exc
+    except BotoCoreError as exc:
+        raise UnavailableError(what, str(exc)) from exc
+
+
+class DynamoDocuments:
+    """DocumentStore on one DynamoDB table: hash key `kind`, range key `key`, attributes body, etag, expires_s."""
+
+    def __init__(self, table: str, ttl_days: float, clock: Clock = time.time) -> None:
+        self._table = table
+        self._ttl_s = ttl_days * 86400
+        self._clock = clock
+
+    def get(self, kind: str, key: str) -> Document | None:
+        """The document, read consistently, or None."""
+        with translated(f"DynamoDB table {self._table}"):
+            answer = client("dynamodb").get_item(
+                TableName=self._table, Key={"kind": {"S": kind}, "key": {"S": key}}, ConsistentRead=True
+            )
+        item = answer.get("Item")
+        return Document(item["body"]["B"], item["etag"]["S"]) if item else None
+
+    def put(self, kind: str, key: str, body: bytes, *, if_etag: str | None = None, if_absent: bool = False) -> str:
+        """Write under the condition; see the port."""
+        etag = secrets.token_hex(8)
+        item: dict[str, Any] = {"kind": {"S": kind}, "key": {"S": key}, "body": {"B": body}, "etag": {"S": etag}}
+        if kind == _EXPIRING:
+            item["expires_s"] = {"N": str(int(self._clock() + self._ttl_s))}
+        condition: dict[str, Any] = {}
+        if if_absent:
+            condition = {
+                "ConditionExpression": "attribute_not_exists(#key)",
+                "ExpressionAttributeNames": {"#key": "key"},
+            }
+        elif if_etag is not None:
+            condition = {"ConditionExpression": "etag = :etag", "ExpressionAttributeValues": {":etag": {"S": if_etag}}}
+        with translated(f"DynamoDB table {self._table}, {kind} {key}"):
+            client("dynamodb").put_item(TableName=self._table, Item=item, **condition)
+        return etag
+
+    def query(self, kind: str, *, since: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
+        """Ascending by key from `since`."""
+        request: dict[str, Any] = {
+            "TableName": self._table,
+            "ConsistentRead": True,
+            "KeyConditionExpression": "kind = :kind",
+            "ExpressionAttributeValues": {":kind": {"S": kind}},
+        }
+        if since:  # an empty key value is refused by DynamoDB
+            request["KeyConditionExpression"] += " AND #key >= :since"
+            request["ExpressionAttributeNames"] = {"#key": "key"}
+            request["ExpressionAttributeValues"][":since"] = {"S": since}
+        found: list[tuple[str, bytes]] = []
+        with translated(f"DynamoDB table {self._table}"):
+            while len(found) < limit:
+                answer = client("dynamodb").query(**request, Limit=limit - len(found))
+                found += [(item["key"]["S"], item["body"]["B"]) for item in answer["Items"]]
+                if "LastEvaluatedKey" not in answer:
+                    break
+                request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+        return found
+
+
+class S3Objects:
+    """ObjectStore on one bucket."""
+
+    def __init__(self, bucket: str) -> None:
+        self._bucket = bucket
+
+    def get(self, key: str) -> bytes:
+        """The object's bytes; NotFoundError when there is none."""
+        with translated(self.uri(key)):
+            return bytes(client("s3").get_object(Bucket=self._bucket, Key=key)["Body"].read())
+
+    def put(self, key: str, body: bytes) -> None:
+        """Write or replace."""
+        with translated(self.uri(key)):
+            client("s3").put_object(Bucket=self._bucket, Key=key, Body=body)
+
+    def list(self, prefix: str) -> Iterable[str]:
+        """Keys under the prefix, ascending."""
+        with translated(self.uri(prefix)):
+            pages = client("s3").get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+            return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+    def uri(self, key: str) -> str:
+        """s3://bucket/key."""
+        return f"s3://{self._bucket}/{key}"
+
+
+class SqsQueue:
+    """JobQueue on SQS; the dead-letter queue keeps the reason as a message attribute."""
+
+    def __init__(self, queue: str, dead_letter_queue: str) -> None:
+        self._queue = queue
+        self._dead_letter_queue = dead_letter_queue
+        self._urls: dict[str, str] = {}
+
+    def _url(self, queue: str) -> str:
+        if queue not in self._urls:
+            self._urls[queue] = client("sqs").get_queue_url(QueueName=queue)["QueueUrl"]
+        return self._urls[queue]
+
+    def enqueue(self, job: TrainingJob) -> None:
+        """Send the job; a duplicate is harmless because its consumer claims by job_id."""
+        with translated(f"SQS queue {self._queue}"):
+            client("sqs").send_message(QueueUrl=self._url(self._queue), MessageBody=encode(job).decode())
+
+    def dead_letter(self, body: str, reason: str) -> None:
+        """Keep the message with its reason."""
+        # SQS refuses an empty body and most control characters; a message must not be lost for that.
+        kept = "".join(c if c >= " " or c in "\t\n\r" else "\N{REPLACEMENT CHARACTER}" for c in body) or "(empty)"
+        attribute = {"reason": {"DataType": "String", "StringValue": reason[:1024] or "unknown"}}
+        with translated(f"SQS queue {self._dead_letter_queue}"):
+            client("sqs").send_message(
+                QueueUrl=self._url(self._dead_letter_queue), MessageBody=kept, MessageAttributes=attribute
+            )
