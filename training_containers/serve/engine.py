@@ -21,6 +21,12 @@ from training_containers.serve.export import GRAPH, build_graph, cache_names, re
 
 _SMALL_MODEL_BYTES: Final = 40_000_000  # below this a second thread costs more than it brings
 _COMPACT_BELOW: Final = 0.75  # drop finished rows once fewer than this share is still growing
+#: ONNX Runtime's exceptions have no common base but Exception
+_ORT_ERRORS: Final = tuple(
+    kind
+    for kind in vars(ort.capi.onnxruntime_pybind11_state).values()
+    if isinstance(kind, type) and issubclass(kind, Exception)
+)
 
 
 class Answer(NamedTuple):
@@ -94,14 +100,14 @@ class OnnxEngine:
         lengths = np.array([len(r) for r in rows], np.int64)  # (B,) cached length after the coming call
         longest = int(lengths.max())
         prompt = np.zeros((len(rows), longest), np.int64)
-        for i, row in enumerate(rows):
-            prompt[i, : len(row)] = row
+        for i, given in enumerate(rows):
+            prompt[i, : len(given)] = given
         # no row outgrows its own prompt and limit
         capacity = max(len(r) + n for r, n in zip(rows, limits, strict=True))
         cache = self._new_cache(len(rows), capacity)
         positions = np.broadcast_to(np.arange(longest), prompt.shape)
         new = self._step(prompt, np.ascontiguousarray(positions), lengths, cache)
-        growing = np.arange(len(rows))  # which answer each batch row belongs to
+        growing = list(range(len(rows)))  # which answer each batch row belongs to
         while True:
             for row, token in zip(growing, new.tolist(), strict=True):
                 if not self._done(answers[row], limits[row]):
@@ -110,7 +116,8 @@ class OnnxEngine:
             if not alive.any():
                 return answers
             if alive.mean() <= _COMPACT_BELOW:
-                growing, new, lengths = growing[alive], new[alive], lengths[alive]
+                growing = [row for row, kept in zip(growing, alive, strict=True) if kept]
+                new, lengths = new[alive], lengths[alive]
                 cache = [np.ascontiguousarray(part[alive]) for part in cache]
             # a finished row that is still in the batch repeats its last place, so it never outgrows the cache
             lengths = np.minimum(lengths + 1, capacity)
@@ -194,5 +201,5 @@ def _load_session(model_dir: Path, threads: int) -> Any:
         # a plain Hugging Face directory, perhaps read-only: the graph is built in memory
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model_dir))
         return ort.InferenceSession(build_graph(model_dir), options, providers=["CPUExecutionProvider"])
-    except ort.capi.onnxruntime_pybind11_state.OrtException as exc:
+    except _ORT_ERRORS as exc:
         raise ModelError(f"{graph}: ONNX Runtime cannot load it: {str(exc).splitlines()[0]}") from exc
