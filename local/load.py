@@ -28,7 +28,7 @@ Scorer = Callable[[str, tuple[str, ...]], tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one request. Times are real seconds since the start of the run; `cloud` is the one that answered."""
+    """What became of one request. Times are real seconds since the start; `cloud` is the one that answered."""
 
     due_s: float
     sent_s: float
