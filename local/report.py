@@ -81,8 +81,8 @@ def headline(view: View) -> str:
         did = f"the policy retrained {'once' if n == 1 else 'twice' if n == 2 else f'{n} times'}"
     effect = "; ".join(f"{r.bleu1[0]:.2f} → {r.bleu1[1]:.2f}" for r in live)
     failed = view.summary["failed_requests"]
-    lost = "no request failed" if not failed else f"{failed:,} failed"
-    requests = f"Of {view.summary['requests']:,} requests {lost}."
+    of = f"of {view.summary['requests']:,} requests failed."
+    requests = f"{failed:,} {of}" if failed else f"None {of}"
     return f"{first}, {did}." + (f" Live BLEU-1 {effect}." if effect else "") + f" {requests}"
 
 
@@ -135,7 +135,7 @@ def _happened(views: list[View]) -> Figure:
     names = ["traffic", *(v.arm.name if many else "retrains" for v in views), "nearer"]
     lanes = Lanes(arm.minutes, names)
     for at_s, group in arm.drifts_s:
-        lanes.pin(0, at_s / 60, "drift", f"{group} arrives")
+        lanes.pin(0, at_s / 60, "drift", f"new: {group}")
     for lane, view in enumerate(views, start=1):
         for r in view.retrains:
             cloud = r.job.job.cloud
