@@ -1,0 +1,142 @@
+"""Real embedded clouds for the tests, started once per worker."""
+
+import json
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import boto3  # noqa: TID251 - the test is a client of its own
+import pytest
+from rich.console import Console
+
+from local.aws.cloud import local_credentials
+from local.supervisor import Service, Supervisor, free_port, tcp_ok
+
+# A container: reads its hyperparameters and channels, writes a model, and fails or waits when it is told to.
+TRAIN = textwrap.dedent(
+    """
+    import json, os, pathlib, signal, sys, time
+    root = pathlib.Path(os.environ["OPPORTUNE_ML_ROOT"])
+    hyper = json.loads((root / "input/config/hyperparameters.json").read_text())
+    if hyper.get("fail"):
+        (root / "output/failure").write_text(hyper["fail"])
+        sys.exit(3)
+    def stopped(*_):
+        (root / "checkpoints/step").write_text("7")
+        sys.exit(0)
+    signal.signal(signal.SIGTERM, stopped)
+    time.sleep(float(hyper.get("seconds", 0)))
+    data = {p.relative_to(root / "input/data").as_posix(): p.read_text()
+            for p in sorted((root / "input/data").rglob("*")) if p.is_file()}
+    checkpoints = sorted(p.name for p in (root / "checkpoints").iterdir())
+    channels = sorted(json.loads((root / "input/config/inputdataconfig.json").read_text()))
+    host = json.loads((root / "input/config/resourceconfig.json").read_text())["current_host"]
+    (root / "model/report.json").write_text(json.dumps({
+        "hyper": hyper, "data": data, "checkpoints": checkpoints, "channels": channels, "host": host,
+        "job": os.environ["TRAINING_JOB_NAME"], "extra": os.environ.get("EXTRA")}))
+    """
+)
+
+
+class Serving(NamedTuple):
+    """A process's worth of admin API: what was asked of it, in order; versions called broken... cannot load."""
+
+    url: str
+    calls: list[tuple[str, str, Any]]
+
+
+class LocalAws(NamedTuple):
+    """A running embedded AWS."""
+
+    url: str
+    client: Callable[[str], Any]
+
+
+def eventually(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+    """The first truthy value of `condition`; fails after the timeout."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.05)
+    return value
+
+
+def _supervisor(folder: Path) -> Supervisor:
+    return Supervisor(folder / "logs", console=Console(stderr=True, force_terminal=False), grace_s=1.0)
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
+    """A supervisor for the session's servers."""
+    with _supervisor(tmp_path_factory.mktemp("clouds")) as supervisor:
+        yield supervisor
+
+
+@pytest.fixture(scope="session")
+def serving() -> Iterator[Serving]:
+    """The serving process behind the endpoints of both embedded clouds."""
+    calls: list[tuple[str, str, Any]] = []
+
+    class Admin(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.headers["X-Opportune-Admin"] != "secret":
+                self._answer(403, "wrong token")
+            elif "broken" in self.path:
+                self._answer(422, "sha256 differs")
+            else:
+                if "artifact" in body:
+                    body = sorted(p.name for p in Path(body["artifact"]).iterdir())
+                calls.append((self.command, self.path, body))
+                self._answer(200, "ok")
+
+        do_POST = do_PUT
+
+        def _answer(self, status: int, text: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Admin)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield Serving(f"http://127.0.0.1:{server.server_address[1]}", calls)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="session")
+def local_aws(running: Supervisor, serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> LocalAws:
+    """The embedded AWS with a training container of the tests' own."""
+    folder, port = tmp_path_factory.mktemp("aws"), free_port()
+    script = folder / "train.py"
+    script.write_text(TRAIN)
+    env = {
+        "OPPORTUNE_LOCAL_WORK": str(folder),
+        "OPPORTUNE_LOCAL_TRAIN_COMMAND": f"{sys.executable} {script}",
+        "OPPORTUNE_LOCAL_SERVE_URL": serving.url,
+        "OPPORTUNE_ADMIN_TOKEN": "secret",
+    }
+    command = [sys.executable, "-m", "local.aws.cloud", "--port", str(port)]
+    running.start(Service("aws", command, tcp_ok(port), env))
+    url = f"http://127.0.0.1:{port}"
+    keys = local_credentials()
+
+    def client(service: str) -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=url,
+            region_name=keys["AWS_DEFAULT_REGION"],
+            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+        )
+
+    return LocalAws(url, client)
