@@ -38,11 +38,9 @@ PANELS = 6
 @click.option("--prometheus", metavar="URL", help="Backtest on this Prometheus' history instead of trace files.")
 @click.option("--since", help="Start of the history, e.g. 2026-05-01 or 2026-05-01T08:00 (UTC).")
 @click.option("--until", help="End of the history; default: now.")
-@click.option("--step", "step_s", type=click.IntRange(min=1), default=600, show_default=True, help="Step, seconds.")
-@click.option("--value", "value_usd", type=float, default=6.0, show_default=True, help="$ per quality point and hour.")
-@click.option("--price-aws", type=float, default=1.2, show_default=True, help="$ per hour of training on AWS.")
-@click.option("--price-azure", type=float, default=1.2, show_default=True, help="$ per hour of training on Azure.")
-@click.option("--train-hours", type=float, default=0.5, show_default=True, help="Hours that one retrain takes.")
+@click.option(
+    "--step", "step_s", type=click.IntRange(min=1), help="Seconds per step of the history; default: by length."
+)
 def backtest(
     traces: tuple[str, ...],
     policies: tuple[str, ...],
@@ -53,13 +51,15 @@ def backtest(
     prometheus: str | None,
     since: str | None,
     until: str | None,
-    **economics: Any,
+    step_s: int | None,
 ) -> None:
     """Replay policies over drift traces and compare them with the clairvoyant optimum.
 
     Example: opportune backtest traces/*.npz --policy ppo --policy cusum --policy never
 
     Example: opportune backtest --prometheus http://localhost:9090 --since 2026-05-01
+
+    For your own history, prices, training times and the worth of quality are the OPPORTUNE_ settings of the service.
     """
     chosen = list(dict.fromkeys(policies or DEFAULT_POLICIES))
     if prometheus is not None:
@@ -67,7 +67,7 @@ def backtest(
             raise InvalidInputError("give trace files or --prometheus, not both")
         from cli.backtest_prometheus import report
 
-        report(prometheus, since, until, chosen, seed, as_json, **economics)
+        report(prometheus, since, until, chosen, seed, as_json, step_s)
         return
     if not traces:
         raise InvalidInputError("no trace: give TRACE.npz files, or --prometheus URL for your own history")

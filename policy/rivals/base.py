@@ -30,7 +30,7 @@ def cost_ratio(history: History) -> float:
 
 def serving_quality(history: History) -> Floats:
     """Measured quality of the serving model since it went live, missing samples left out; may be empty."""
-    since = history.quality[history.serving[1] :]
+    since = history.quality[max(0, history.serving[1]) :]  # a live history may start after the model went live
     return since[np.isfinite(since)]
 
 

@@ -88,7 +88,7 @@ class RetrainoptLearned:
         """Ask the forest; it is asked only while no job is in flight."""
         if history.t < self._until:
             return self._before.decide(history)
-        trained, live = history.serving
+        trained, live = (max(0, step) for step in history.serving)
         measured = history.quality[live:]
         seen = measured[np.isfinite(measured)]
         if not len(seen):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,10 +96,9 @@ class Timed:
 
 
 def check_policy(policy: str) -> None:
-    """Raise InvalidInputError unless `policy` is a known name or a readable .onnx file."""
-    if policy.endswith(".onnx"):
-        if not Path(policy).is_file():
-            raise InvalidInputError(f"--policy {policy}: no such file")
+    """Raise InvalidInputError unless `policy` is a known name or a usable .onnx file."""
+    if policy.endswith(".onnx") or policy in NETWORKS:
+        _network(policy)
         return
     if policy not in (*RIVALS, *NETWORKS, ORACLE):
         names = ", ".join(sorted({*RIVALS, *NETWORKS, ORACLE}))
@@ -108,12 +108,18 @@ def check_policy(policy: str) -> None:
 def decider_for(policy: str, trace: Trace) -> Decider:
     """A fresh decider of that name for a run over `trace`; only fitted rivals see any of it: the first quarter."""
     if policy.endswith(".onnx") or policy in NETWORKS:
-        from policy.decide import load_decider
-
-        return load_decider(policy)
+        return _network(policy)
     if policy in FITTED:
         return make(policy, warm_up=warm_up_of(trace))
     return make(policy)
+
+
+@cache
+def _network(policy: str) -> Decider:
+    """Networks keep nothing between runs, so one session serves a whole process."""
+    from policy.policies import load_policy
+
+    return load_policy(policy)
 
 
 def run_one(trace: Trace, trace_name: str, policy: str, seed: int, best: tuple[float, tuple[int, ...]]) -> Run:

@@ -1,0 +1,181 @@
+"""A user's own Prometheus history: what happened, and what other policies would have done and cost.
+
+Retrains are read off the counters of redeployments: an increase is a new model going live, whose job started one
+training time before. Prices, training times and the worth of quality come from the settings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from policy.history import Floats, History, Retrain
+from policy.state import MAX_GAP_SLOTS, interpolate
+from policy.training.backtest import ORACLE, decider_for
+from policy.training.decay import Fit, fit, resampled
+from policy.training.replay import replay
+from policy.training.score import oracle, run_cost
+from policy.training.trace import Trace
+from shared.contracts import CLOUDS, MetricWindow, Series
+from shared.errors import NoSamplesError
+from shared.settings import Settings
+
+#: bootstrap replicates and the interval taken from them
+REPLICATES: Final = 40
+INTERVAL: Final = (5.0, 95.0)
+#: steps of a history at most: more are thinned by a longer step
+MAX_STEPS: Final = 720
+_COUNTERS: Final = ("redeploys", "static_retrains")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one policy would have done. Dollars over the whole history; `saved_usd` against what you did."""
+
+    policy: str
+    starts: tuple[int, ...]  # steps of its retrains
+    cost_usd: float
+    mean_quality: float
+    saved_usd: float
+    saved_low_usd: float
+    saved_high_usd: float
+
+
+@dataclass(frozen=True)
+class OwnBacktest:
+    """The whole answer. `actual_*` is what you did, as measured; `modelled_usd` the same through the decay model."""
+
+    fitted: Fit
+    actual_cost_usd: float
+    modelled_cost_usd: float
+    actual_quality: float
+    actual_starts: tuple[int, ...]
+    answers: tuple[Answer, ...]
+
+
+def step_seconds(span_s: float, slot_s: float) -> float:
+    """The shortest whole number of slots that gives at most MAX_STEPS steps."""
+    return slot_s * max(1, math.ceil(span_s / MAX_STEPS / slot_s))
+
+
+def history_of_window(window: MetricWindow, settings: Settings) -> History:
+    """The window on its grid of steps. Gaps longer than a few steps stay gaps.
+
+    Raises:
+        NoSamplesError: BLEU-1 or exact match was never measured.
+    """
+    steps = max(1, round((window.end_s - window.start_s) / window.step_s) + 1)
+    grid_s = window.start_s + window.step_s * np.arange(steps, dtype=np.float64)
+
+    def column(name: str) -> Floats:
+        return interpolate(window.series.get(name, Series((), ())), grid_s, MAX_GAP_SLOTS * window.step_s)
+
+    for name in ("bleu", "accuracy"):
+        if not len(window.series.get(name, Series((), ())).values):
+            raise NoSamplesError(f"{name} of service {window.service} in the given time")
+    hours = np.array([settings.train_hours(cloud) for cloud in CLOUDS])
+    price = np.array([settings.price_usd_per_hour(cloud) for cloud in CLOUDS])
+    return History(
+        step_minutes=window.step_s / 60.0,
+        value_usd_per_quality_hour=settings.value_usd_per_quality_hour,
+        bleu=column("bleu"),
+        accuracy=column("accuracy"),
+        request_rate_rps=column("request_rate"),
+        latency_s=column("latency"),
+        cpu=column("cpu"),
+        memory=column("memory"),
+        price_usd_per_hour=np.tile(price, (steps, 1)),
+        train_hours=hours,
+        retrains=_retrains(window, price * hours, hours, steps),
+        in_flight=False,
+    )
+
+
+def _retrains(window: MetricWindow, job_usd: Floats, hours: Floats, steps: int) -> tuple[Retrain, ...]:
+    """Increases of the redeploy counters as retrains on the cheaper cloud; a fall is a restarted counter."""
+    cloud = int(np.argmin(job_usd))
+    delay = max(1, math.ceil(3600.0 * float(hours[cloud]) / window.step_s - 1e-9))
+    lives: set[int] = set()
+    for name in _COUNTERS:
+        series = window.series.get(name, Series((), ()))
+        before: float | None = None
+        for at_s, value in zip(series.timestamps_s, series.values, strict=True):
+            if before is not None and value > before:
+                lives.add(math.ceil((at_s - window.start_s) / window.step_s))
+            before = value
+    return tuple(
+        Retrain(max(0, live - delay), cloud, live, float(job_usd[cloud])) for live in sorted(lives) if live < steps
+    )
+
+
+def answer(
+    history: History, policies: Sequence[str], seed: int = 0, progress: Callable[[int], None] = lambda done: None
+) -> OwnBacktest:
+    """Fit the history and replay every policy on it, with bootstrap intervals of what would have been saved.
+
+    `progress` is called with the number of finished replicates, of REPLICATES.
+
+    Raises:
+        InvalidInputError: the history is too short or has too many gaps.
+    """
+    fitted = fit(history)
+    actual = _actual_decisions(fitted)
+    point = {policy: _decisions(fitted.trace(), policy, seed) for policy in policies}
+    saved: dict[str, list[float]] = {policy: [] for policy in policies}
+    rng = np.random.default_rng(seed)
+    for replicate in range(REPLICATES):
+        drawn = resampled(fitted, rng)
+        trace = drawn.trace(rng.normal(0.0, fitted.luck_sd, len(fitted.serving)))
+        yours = run_cost(trace, actual).cost_usd
+        for policy in policies:
+            saved[policy].append(yours - run_cost(trace, _decisions(trace, policy, seed + replicate + 1)).cost_usd)
+        progress(replicate + 1)
+    trace = fitted.trace()
+    modelled = run_cost(trace, actual)
+    answers = []
+    for policy in policies:
+        score = run_cost(trace, point[policy])
+        low, high = np.percentile(saved[policy], INTERVAL)
+        answers.append(
+            Answer(
+                policy=policy,
+                starts=tuple(t for t, action in enumerate(point[policy]) if action),
+                cost_usd=score.cost_usd,
+                mean_quality=score.mean_quality,
+                saved_usd=modelled.cost_usd - score.cost_usd,
+                saved_low_usd=float(low),
+                saved_high_usd=float(high),
+            )
+        )
+    step_value = history.value_usd_per_quality_hour * history.step_minutes / 60.0
+    quality = history.quality
+    lost = step_value * float(np.nanmean(1.0 - quality)) * len(quality)
+    return OwnBacktest(
+        fitted=fitted,
+        actual_cost_usd=lost + sum(retrain.cost_usd for retrain in history.retrains),
+        modelled_cost_usd=modelled.cost_usd,
+        actual_quality=float(np.nanmean(quality)),
+        actual_starts=tuple(t for t, action in enumerate(actual) if action),
+        answers=tuple(answers),
+    )
+
+
+def _decisions(trace: Trace, policy: str, seed: int) -> list[int]:
+    return list(oracle(trace)[1]) if policy == ORACLE else replay(trace, decider_for(policy, trace), seed)
+
+
+def _actual_decisions(fitted: Fit) -> list[int]:
+    """What was done, as decisions; a start that overlaps the previous job is moved to its end."""
+    trace = fitted.trace()
+    decisions = [0] * trace.steps
+    free = 0
+    for retrain in fitted.history.retrains:
+        start = max(free, retrain.started)
+        if start < trace.steps:
+            decisions[start] = retrain.cloud + 1
+            free = start + trace.delays[retrain.cloud]
+    return decisions
