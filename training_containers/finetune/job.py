@@ -1,0 +1,166 @@
+"""One training job from its data channel to a verified artifact. Knows no cloud: see `layouts.py` for the paths."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from shared.contracts import FeedbackPair, ModelManifest
+from shared.errors import InvalidInputError
+from training_containers.finetune import checkpoint
+from training_containers.finetune.artifact import find_model, hash_files, model_version_for, sha256_of, write_manifest
+from training_containers.finetune.encoding import encode_pairs, load_tokenizer
+from training_containers.finetune.evaluation import evaluate
+from training_containers.finetune.hyperparameters import Hyperparameters
+from training_containers.finetune.interruption import InterruptedTrainingError, Interruption
+from training_containers.finetune.model import load_model, resolve_base, save_model_files
+from training_containers.finetune.pairs import Split, digest, read_pairs, split_by_time
+from training_containers.finetune.push import push_metrics
+from training_containers.finetune.trainer import Outcome, Plan, fit, quiet
+
+log = logging.getLogger(__name__)
+
+METRICS_FILE: Final = "metrics.json"
+
+
+class Folders(NamedTuple):
+    """Where a job reads and writes."""
+
+    data: Path
+    parent: Path | None  # the serving model's artifact; None or absent = start from the base model
+    model: Path  # the artifact's files, emptied first
+    checkpoints: Path
+
+
+def run_job(folders: Folders, hyper: Hyperparameters, interruption: Interruption) -> ModelManifest:
+    """Fine-tune, evaluate candidate and serving model on the same fresh records, write the artifact.
+
+    Raises:
+        InvalidInputError: data, parent or hyperparameters cannot be used.
+        ModelError: the parent artifact is damaged.
+        InterruptedTrainingError: SIGTERM came; the same job started again resumes.
+    """
+    started_s = time.time()
+    quiet()
+    log.info("training job started", extra={"action": "train"})
+    pairs = read_pairs(folders.data, hyper.data_start_s, hyper.data_end_s)
+    split = split_by_time(pairs, hyper.eval_share, hyper.max_eval)
+    with tempfile.TemporaryDirectory() as scratch:
+        start = _starting_model(folders.parent, hyper, Path(scratch))
+        serving = evaluate(start, split.evaluation, interruption.check)
+        outcome, trained = _train(start, split.train, folders, hyper, interruption)
+        candidate = evaluate(folders.model, split.evaluation, interruption.check)
+    _write_metrics(folders.model, outcome, split, time.time() - started_s)
+    manifest = ModelManifest(
+        service=hyper.service,
+        model_version=model_version_for(hyper.job_id),
+        parent_version=hyper.parent_version,
+        job_id=hyper.job_id,
+        trace_id=hyper.trace_id,
+        created_s=time.time(),
+        base_model=hyper.base_model,
+        data_start_s=pairs[0].received_s if hyper.data_start_s is None else hyper.data_start_s,
+        data_end_s=pairs[-1].received_s if hyper.data_end_s is None else hyper.data_end_s,
+        data_sha256=digest(split.train),
+        train_examples=trained,
+        eval_sha256=digest(split.evaluation),
+        candidate=candidate,
+        serving=serving,
+        duration_s=time.time() - started_s,
+        files=hash_files(folders.model),
+    )
+    write_manifest(folders.model, manifest)
+    checkpoint.discard(folders.checkpoints)
+    if hyper.pushgateway_url:
+        push_metrics(hyper.pushgateway_url, manifest, hyper.cloud)
+    facts = {
+        "action": "trained",
+        "model_version": manifest.model_version,
+        "llm_bleu": candidate.bleu1,
+        "llm_accuracy": candidate.exact_match,
+        "serving_bleu": serving.bleu1,
+        "serving_accuracy": serving.exact_match,
+        "unseen_share": split.unseen_share,
+        "why_ended": outcome.why,
+        "duration_s": round(manifest.duration_s, 2),
+    }
+    log.info("training job done", extra=facts)
+    return manifest
+
+
+def _starting_model(parent: Path | None, hyper: Hyperparameters, scratch: Path) -> Path:
+    found = find_model(parent, scratch / "parent") if parent is not None and parent.exists() else None
+    if found is not None:
+        return found
+    if hyper.parent_version != "base":
+        raise InvalidInputError(
+            f"parent_version is {hyper.parent_version}, but {parent or 'no parent channel'} holds no model; "
+            "pass its artifact, or parent_version base"
+        )
+    return resolve_base(hyper.base_model)
+
+
+def _train(
+    start: Path,
+    pairs: Sequence[FeedbackPair],
+    folders: Folders,
+    hyper: Hyperparameters,
+    interruption: Interruption,
+) -> tuple[Outcome, int]:
+    """Train from `start` and write the model's files; returns what happened and the number of examples."""
+    model = load_model(start)
+    tokenizer = load_tokenizer(start)
+    examples, too_long = encode_pairs(tokenizer, pairs, model.config.eos_token_id, model.config.n_positions)
+    if not examples:
+        raise InvalidInputError(f"none of the {len(pairs)} training pairs fits into {model.config.n_positions} tokens")
+    if too_long:
+        log.warning(f"{too_long} pairs left out: longer than the model's context", extra={"action": "encode"})
+    plan = Plan(
+        epochs=hyper.epochs,
+        learning_rate=hyper.learning_rate,
+        batch_size=hyper.batch_size,
+        seed=hyper.seed,
+        stop_loss=hyper.stop_loss,
+        max_seconds=hyper.max_seconds,
+        checkpoint_seconds=hyper.checkpoint_seconds,
+        checkpoints=folders.checkpoints,
+        fingerprint=_fingerprint(hyper, pairs, start),
+    )
+    outcome = fit(model, examples, plan, interruption.requested)
+    if outcome.why == "interrupted":
+        raise InterruptedTrainingError(f"interrupted at step {outcome.steps}; a restart of the same job resumes there")
+    save_model_files(model, start, folders.model)
+    return outcome, len(examples)
+
+
+def _fingerprint(hyper: Hyperparameters, pairs: Sequence[FeedbackPair], start: Path) -> str:
+    """Same job, same data, same start, same settings: only then does a checkpoint continue this run."""
+    facts = [
+        hyper.job_id,
+        digest(pairs),
+        sha256_of(start / "model.safetensors"),
+        hyper.epochs,
+        hyper.learning_rate,
+        hyper.batch_size,
+        hyper.seed,
+        hyper.stop_loss,
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _write_metrics(folder: Path, outcome: Outcome, split: Split, duration_s: float) -> None:
+    """What the manifest has no field for."""
+    facts = {
+        **outcome._asdict(),
+        "train_records": len(split.train),
+        "evaluation_records": len(split.evaluation),
+        "unseen_share": split.unseen_share,
+        "duration_s": duration_s,
+    }
+    (folder / METRICS_FILE).write_text(json.dumps(facts, indent=1))

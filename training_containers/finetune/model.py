@@ -1,0 +1,65 @@
+"""From a base model or a parent artifact to a torch model, and back to an artifact's files."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+import torch
+from transformers import GPT2LMHeadModel
+
+from shared.errors import InvalidInputError, ModelError
+from training_containers.serve.export import export_onnx
+
+_TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def resolve_base(name: str) -> Path:
+    """The folder of a base model: `name` itself, or fetched from the Hugging Face hub (its cache first).
+
+    Raises:
+        InvalidInputError: neither a model folder nor a name that can be fetched.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        for needed in ("config.json", "model.safetensors", "tokenizer.json"):
+            if not (folder / needed).is_file():
+                raise InvalidInputError(f"base_model {name}: {needed} is missing")
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = ["config.json", "generation_config.json", "model.safetensors", *_TOKENIZER_FILES]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as exc:
+        raise InvalidInputError(
+            f"base_model {name}: not a folder here, and cannot be fetched from the Hugging Face hub"
+        ) from exc
+
+
+def load_model(folder: Path) -> GPT2LMHeadModel:
+    """The GPT-2 in `folder`, fp32, from safetensors only.
+
+    Raises:
+        ModelError: the folder holds no usable GPT-2.
+    """
+    try:
+        return GPT2LMHeadModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError) as exc:
+        raise ModelError(f"{folder}: not a usable GPT-2 model: {exc}") from exc
+
+
+def save_model_files(model: GPT2LMHeadModel, tokenizer_from: Path, folder: Path) -> None:
+    """Write weights, configuration, tokenizer and engine file into `folder`, which is emptied first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    model.save_pretrained(folder)
+    # written private; another user than the one who trains may serve it
+    (folder / "model.safetensors").chmod(0o644)
+    for name in _TOKENIZER_FILES:
+        if (tokenizer_from / name).is_file():
+            shutil.copyfile(tokenizer_from / name, folder / name)
+    export_onnx(folder)
