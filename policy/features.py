@@ -1,0 +1,381 @@
+"""The multi-stream observation: what a service's past says about the worth of a retrain, in scale-free numbers.
+
+`Tracker` follows N services at once, one `push` a step; the training environment uses it with hundreds, the live path
+with one. `build(history)` replays a history through it, so both see the same numbers. Layout of one observation:
+
+    performance  (BLOCKS, 4)  for the GRU, oldest first: quality, share of the serving model, latency, request rate
+    resources    (2, BLOCKS)  for the convolution: CPU, memory
+    deployment   (len(DENSE),) for the dense layers: see DENSE
+
+A block is the mean over 1, 1, 1, 1, 2, 2, 4, 4, 8, 8, 16, 16 steps back from the present: fine for what just happened,
+coarse for what is long past. Money is in units of one full point of quality for one step, so that one policy serves
+every price and every value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policy.history import Floats, History
+from policy.state import Feature
+
+#: steps per block, newest first
+_SIZES: Final = np.array([1, 1, 1, 1, 2, 2, 4, 4, 8, 8, 16, 16])
+_ENDS: Final = np.concatenate([[0], np.cumsum(_SIZES)])
+BLOCKS: Final = len(_SIZES)
+PERFORMANCE: Final = 4
+RESOURCES: Final = 2
+#: first measurements of a model that say what it is worth when new
+_FRESH: Final = 6
+_SPANS: Final = (2.0, 4.0, 8.0, 20.0)
+#: sd of the measured quality before anything is known
+_NOISE: Final = 0.03
+
+_UNIT = "1"
+#: name, unit, lowest and highest believed value of the dense features
+DENSE: Final[tuple[Feature, ...]] = (
+    Feature("log_retrain_cost", "ln(points x steps)", -1.5, 6.0),
+    Feature("log_cost_ratio_of_clouds", "ln", -3.0, 3.0),
+    Feature("log_price_now_over_usual_aws", "ln", -2.0, 2.0),
+    Feature("log_price_now_over_usual_azure", "ln", -2.0, 2.0),
+    Feature("log_delay_aws", "ln(steps)", 0.0, 4.0),
+    Feature("log_delay_azure", "ln(steps)", 0.0, 4.0),
+    Feature("time", "256 steps", 0.0, 1e6),
+    Feature("log_age", "ln(steps)", 0.0, 14.0),
+    Feature("log_data_age", "ln(steps)", 0.0, 14.0),
+    Feature("retrains", "ln(1 + count)", 0.0, 7.0),
+    Feature("fresh_quality", _UNIT, -0.2, 1.2),
+    Feature("drop_2", _UNIT, -1.2, 1.2),
+    Feature("drop_4", _UNIT, -1.2, 1.2),
+    Feature("drop_8", _UNIT, -1.2, 1.2),
+    Feature("drop_20", _UNIT, -1.2, 1.2),
+    Feature("log_gain_over_cost", "ln", -12.0, 6.0),
+    Feature("log_known_gain_over_cost", "ln", -12.0, 6.0),
+    Feature("regret_over_cost", _UNIT, -8.0, 8.0),
+    Feature("log_regret_over_cost", "ln", -12.0, 8.0),
+    Feature("usual_fresh_minus_now", _UNIT, -1.2, 1.2),
+    Feature("best_fresh_minus_now", _UNIT, -1.2, 1.2),
+    Feature("fresh_minus_usual", _UNIT, -1.2, 1.2),
+    Feature("spread_of_fresh", _UNIT, 0.0, 1.0),
+    Feature("last_gain", _UNIT, -1.2, 1.2),
+    Feature("last_gain_over_cost", _UNIT, -8.0, 8.0),
+    Feature("noise_sd", _UNIT, 0.0, 0.5),
+    Feature("pace_of_this_model", "1/step", -8.0, 8.0),
+    Feature("pace_recent", "1/step", -8.0, 8.0),
+    Feature("usual_pace", "1/step", -8.0, 8.0),
+    Feature("curvature", "1/step", -8.0, 8.0),
+    Feature("jump_now", _UNIT, -1.2, 1.2),
+    Feature("log_since_jump", "ln(steps)", 0.0, 14.0),
+    Feature("jump_size", _UNIT, -1.2, 1.2),
+    Feature("since_jump_over_interval", _UNIT, 0.0, 8.0),
+    Feature("jumps", "ln(1 + count)", 0.0, 7.0),
+    Feature("rises", "ln(1 + count)", 0.0, 7.0),
+    Feature("trained_since_jump", _UNIT, 0.0, 1.0),
+    Feature("log_trained_after_jump", "ln(steps)", 0.0, 14.0),
+    Feature("lowest_since_live", _UNIT, -1.2, 1.2),
+    Feature("highest_since_live", _UNIT, -1.2, 1.2),
+    Feature("half_cost_pace", "ln", -12.0, 8.0),
+)
+
+
+def _block_features() -> tuple[Feature, ...]:
+    """Names of the block features in the order of the observation."""
+    oldest_first = [f"{_ENDS[b]}_to_{_ENDS[b + 1]}_ago" for b in range(BLOCKS - 1, -1, -1)]
+    performance = (("quality", -1.2, 1.2), ("served", 0.0, 1.0), ("latency", -8.0, 8.0), ("rate", -8.0, 8.0))
+    resources = (("cpu", -1.0, 1.0), ("memory", -1.0, 1.0))
+    stream = [Feature(f"{n}_{block}", _UNIT, low, high) for block in oldest_first for n, low, high in performance]
+    stream += [Feature(f"{n}_{block}", _UNIT, low, high) for n, low, high in resources for block in oldest_first]
+    return tuple(stream)
+
+
+#: every feature in the order of the observation
+FEATURES: Final = (*_block_features(), *DENSE)
+WIDTH: Final = len(FEATURES)
+
+
+class Tracker:
+    """What is known of N services, updated one step at a time."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._rows = np.arange(count)
+        self.reset_all()
+
+    def reset_all(self) -> None:
+        """Forget every service."""
+        n = self.count
+        self.t = np.full(n, -1, dtype=np.int64)
+        self.capacity = 64
+        # running sums of (quality, latency, rate, cpu, memory); entry k is the sum over the first k steps
+        self.sums = np.zeros((n, self.capacity + 1, 5))
+        self.last = np.zeros((n, 5))
+        self.step_value, self.log_delays = np.ones(n), np.zeros((n, 2))
+        self.log_price_sum, self.cost = np.zeros((n, 2)), np.ones((n, 2))
+        self.live_at, self.data_to = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        self.measured = np.zeros(n)  # samples of the serving model
+        self.fresh, self.smooth = np.zeros(n), np.zeros((n, len(_SPANS)))
+        self.regret, self.lowest, self.highest = np.zeros(n), np.zeros(n), np.zeros(n)
+        self.k_sum, self.kk_sum, self.y_sum, self.ky_sum = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
+        self.models, self.fresh_sum, self.fresh_squares = np.zeros(n), np.zeros(n), np.zeros(n)
+        self.best_fresh = np.zeros(n)
+        self.gain, self.old_level = np.zeros(n), np.zeros(n)
+        self.pace_drop, self.pace_steps = np.zeros(n), np.zeros(n)
+        self.variance, self.pairs = np.full(n, _NOISE**2), np.zeros(n)
+        self.jump_at, self.jump_size = np.zeros(n, dtype=np.int64), np.zeros(n)
+        self.jumps, self.rises, self.before_jump = np.zeros(n), np.zeros(n), np.zeros(n)
+        self.retrains = np.zeros(n)
+
+    def reset(self, rows: NDArray[np.int64]) -> None:
+        """Forget the services in `rows`."""
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray) and name != "_rows":
+                value[rows] = 0
+        self.t[rows] = -1
+        self.step_value[rows] = 1.0
+        self.cost[rows] = 1.0
+        self.variance[rows] = _NOISE**2
+
+    def configure(self, rows: NDArray[np.int64], step_value_usd: Floats, delays: Floats) -> None:
+        """Set what one point of quality is worth per step, (n,), and the steps a retrain takes per cloud, (n, 2)."""
+        self.step_value[rows] = step_value_usd
+        self.log_delays[rows] = np.log(delays)
+
+    def _grow(self) -> None:
+        more = np.zeros((self.count, self.capacity, 5))
+        self.sums = np.concatenate([self.sums, more], axis=1)
+        self.capacity *= 2
+
+    def push(
+        self,
+        quality: Floats,
+        latency: Floats,
+        rate: Floats,
+        cpu: Floats,
+        memory: Floats,
+        retrain_cost_usd: Floats,
+        live: NDArray[np.bool_],
+        trained_to: NDArray[np.int64],
+    ) -> None:
+        """One step of every service, each argument (N,), costs (N, 2); missing measurements are NaN.
+
+        `live` says where a new model went live at this step, `trained_to` the last step of its data.
+        """
+        self.t += 1
+        t = self.t
+        if int(t.max()) >= self.capacity:
+            self._grow()
+        if live.any():
+            self._renew(live, trained_to)
+        seen = np.isfinite(quality)
+        sample = np.stack(
+            [quality, np.log(np.maximum(latency, 1e-4)), np.log1p(np.maximum(rate, 0.0)), cpu, memory], axis=1
+        )
+        sample = np.where(np.isfinite(sample), sample, self.last)
+        previous = self.last[:, 0].copy()
+        self.last = sample
+        self.sums[self._rows, t + 1] = self.sums[self._rows, t] + sample
+        self.cost = np.maximum(retrain_cost_usd, 1e-9) / self.step_value[:, None]
+        self.log_price_sum += np.log(self.cost)
+        self._measure(sample[:, 0], previous, seen, live)
+        self._find_jumps()
+
+    def _renew(self, live: NDArray[np.bool_], trained_to: NDArray[np.int64]) -> None:
+        """A new model serves: close the books of the old one."""
+        known = live & (self.measured > 0)
+        self.models += known
+        self.fresh_sum += np.where(known, self.fresh, 0.0)
+        self.fresh_squares += np.where(known, self.fresh**2, 0.0)
+        self.best_fresh = np.where(known, np.maximum(self.best_fresh, self.fresh), self.best_fresh)
+        self.pace_drop += np.where(known, self.fresh - self.smooth[:, 1], 0.0)
+        self.pace_steps += np.where(known, self.measured, 0.0)
+        self.old_level = np.where(live, self.smooth[:, 1], self.old_level)
+        self.live_at = np.where(live, self.t, self.live_at)
+        self.data_to = np.where(live, trained_to, self.data_to)
+        for name in ("measured", "regret", "k_sum", "kk_sum", "y_sum", "ky_sum"):
+            getattr(self, name)[live] = 0.0
+        self.retrains += live
+
+    def _measure(self, y: Floats, previous: Floats, seen: NDArray[np.bool_], live: NDArray[np.bool_]) -> None:
+        """Take in one measurement of the serving model."""
+        first = seen & (self.measured == 0)
+        # noise from differences of neighbours, jumps cut off
+        pair = seen & ~first & ~live
+        squared = np.minimum(0.5 * (y - previous) ** 2, 9.0 * self.variance)
+        self.pairs += pair
+        weight = np.where(pair, 1.0 / (self.pairs + 4.0), 0.0)
+        self.variance = np.maximum(self.variance + weight * (squared - self.variance), 1e-6)
+        self.measured += seen
+        n = np.maximum(self.measured, 1.0)
+        early = seen & (self.measured <= _FRESH)
+        self.fresh = np.where(early, np.where(first, y, self.fresh + (y - self.fresh) / n), self.fresh)
+        for index, span in enumerate(_SPANS):
+            rate = np.where(seen, np.maximum(1.0 / n, 1.0 / span), 0.0)
+            self.smooth[:, index] += rate * (y - self.smooth[:, index])
+        self.gain = np.where((self.retrains > 0) & early, self.fresh - self.old_level, self.gain)
+        self.regret += np.where(seen, self.fresh - y, 0.0)
+        k = np.where(seen, self.measured, 0.0)
+        self.k_sum += k
+        self.kk_sum += k * k
+        self.y_sum += np.where(seen, y, 0.0)
+        self.ky_sum += k * y
+        self.lowest = np.where(first, y, np.minimum(self.lowest, self.smooth[:, 1]))
+        self.highest = np.where(first, y, np.maximum(self.highest, self.smooth[:, 1]))
+
+    def _find_jumps(self) -> None:
+        """Notice a sudden change of the serving model's quality: two samples against the six before them."""
+        age = self.t - self.live_at
+        able = age >= 4
+        reach = np.minimum(age + 1, 8)
+        rows, top = self._rows, self.t + 1
+        recent = (self.sums[rows, top, 0] - self.sums[rows, np.maximum(top - 2, 0), 0]) / 2.0
+        older_sum = self.sums[rows, np.maximum(top - 2, 0), 0] - self.sums[rows, np.maximum(top - reach, 0), 0]
+        older = older_sum / np.maximum(reach - 2, 1)
+        self.step_change = np.where(able, recent - older, 0.0)
+        limit = np.maximum(3.5 * np.sqrt(self.variance * (0.5 + 1.0 / np.maximum(reach - 2, 1))), 0.04)
+        again = self.t - self.jump_at >= 8
+        fresh_jump = able & (np.abs(self.step_change) > limit) & (again | (self.jumps + self.rises == 0))
+        fell = fresh_jump & (self.step_change < 0)
+        self.jumps += fell
+        self.rises += fresh_jump & (self.step_change > 0)
+        self.jump_at = np.where(fresh_jump, self.t - 1, self.jump_at)
+        self.jump_size = np.where(fresh_jump, self.step_change, self.jump_size)
+
+    def observation(self) -> Floats:
+        """The observations of the present step, (N, WIDTH)."""
+        return np.concatenate([self._blocks(), self._dense()], axis=1)
+
+    def _blocks(self) -> Floats:
+        index = np.maximum(self.t[:, None] + 1 - _ENDS[None, :], 0)  # (N, BLOCKS + 1), newest first
+        sums = self.sums[self._rows[:, None], index]  # (N, BLOCKS + 1, 5)
+        size = index[:, :-1] - index[:, 1:]
+        means = (sums[:, :-1] - sums[:, 1:]) / np.maximum(size, 1)[..., None]
+        filled = (size > 0)[..., None]
+        # relative to what is usual here: level and load of a service carry no message
+        usual = self.sums[self._rows, self.t + 1] / (self.t + 1.0)[:, None]
+        level = np.concatenate([self.fresh[:, None], usual[:, 1:]], axis=1)
+        means = np.where(filled, means - level[:, None, :], 0.0)
+        age = (self.t - self.live_at + 1)[:, None]
+        served = np.clip((age - _ENDS[None, :-1]) / _SIZES[None, :], 0.0, 1.0) * (size > 0)
+        performance = np.stack([means[..., 0], served, means[..., 1], means[..., 2]], axis=2)[:, ::-1]
+        resources = means[:, ::-1, 3:].transpose(0, 2, 1)
+        return np.concatenate([performance.reshape(self.count, -1), resources.reshape(self.count, -1)], axis=1)
+
+    def _dense(self) -> Floats:
+        t = self.t.astype(np.float64)
+        cost = self.cost.min(axis=1)
+        log_cost = np.log(cost)
+        log_costs = np.log(self.cost)
+        usual_price = self.log_price_sum / (t + 1.0)[:, None]
+        age = t - self.live_at
+        drop = self.fresh[:, None] - self.smooth
+        known = self.models + (self.measured > 0)
+        usual_fresh = (self.fresh_sum + self.fresh) / np.maximum(known, 1.0)
+        spread = np.sqrt(
+            np.maximum((self.fresh_squares + self.fresh**2) / np.maximum(known, 1.0) - usual_fresh**2, 0.0)
+        )
+        best_fresh = np.maximum(self.best_fresh, self.fresh)
+        now = self.smooth[:, 1]
+        n = np.maximum(self.measured, 1.0)
+        spread_k = self.kk_sum - self.k_sum**2 / n
+        slope = np.where(n >= 4, (self.ky_sum - self.k_sum * self.y_sum / n) / np.maximum(spread_k, 1e-6), 0.0)
+        recent_pace = (self.smooth[:, 3] - self.smooth[:, 1]) / 8.0
+        usual_pace = (self.pace_drop + drop[:, 1]) / np.maximum(self.pace_steps + self.measured, 4.0)
+        since_jump = np.where(self.jumps + self.rises > 0, t - self.jump_at, t + 1.0)
+        trained_after = np.maximum(self.data_to - self.jump_at, 0) * (self.jumps > 0)
+        interval = np.maximum(t + 1.0, 1.0) / np.maximum(self.jumps + self.rises, 1.0)
+        # what a steady decay at the usual pace would make worth it: half the pace times squared remaining time
+        loss_pace = np.maximum(-slope, 0.0) + 1e-4
+        columns = [
+            log_cost,
+            log_costs[:, 0] - log_costs[:, 1],
+            log_costs[:, 0] - usual_price[:, 0],
+            log_costs[:, 1] - usual_price[:, 1],
+            self.log_delays[:, 0],
+            self.log_delays[:, 1],
+            t / 256.0,
+            np.log1p(age),
+            np.log1p(t - self.data_to),
+            np.log1p(self.retrains),
+            self.fresh,
+            drop[:, 0],
+            drop[:, 1],
+            drop[:, 2],
+            drop[:, 3],
+            np.log(np.maximum(drop[:, 1], 0.002)) - log_cost,
+            np.log(np.maximum(best_fresh - self.smooth[:, 2], 0.002)) - log_cost,
+            np.clip(self.regret / cost, -8.0, 8.0),
+            np.log(np.maximum(self.regret, 0.002)) - log_cost,
+            usual_fresh - now,
+            best_fresh - now,
+            self.fresh - usual_fresh,
+            spread,
+            self.gain,
+            np.clip(self.gain * 30.0 / cost, -8.0, 8.0),
+            np.sqrt(self.variance),
+            np.clip(slope * 100.0, -8.0, 8.0),
+            np.clip(recent_pace * 100.0, -8.0, 8.0),
+            np.clip(usual_pace * 100.0, -8.0, 8.0),
+            np.clip((slope + recent_pace) * 100.0, -8.0, 8.0),
+            self.step_change,
+            np.log1p(since_jump),
+            self.jump_size,
+            np.minimum(since_jump / interval, 8.0),
+            np.log1p(self.jumps),
+            np.log1p(self.rises),
+            ((self.data_to > self.jump_at) & (self.jumps > 0)).astype(np.float64),
+            np.log1p(trained_after),
+            self.fresh - self.lowest,
+            self.highest - now,
+            np.log(loss_pace) - log_cost,
+        ]
+        return np.stack(columns, axis=1)
+
+
+def delays_of(train_hours: Floats, step_minutes: float) -> Floats:
+    """Steps from the start of a job until its model serves, per cloud."""
+    return np.array([max(1, math.ceil(60.0 * float(h) / step_minutes)) for h in train_hours], dtype=np.float64)
+
+
+def build(history: History) -> Floats:
+    """The multi-stream observation of a history's present step, shape (WIDTH,)."""
+    row: Floats = build_many([history])[0]
+    return row
+
+
+def build_many(histories: Sequence[History]) -> Floats:
+    """As `build` for histories of one length that share their retrains, shape (N, WIDTH)."""
+    tracker = Tracker(len(histories))
+    start(tracker, histories)
+    advance(tracker, histories, 0)
+    return tracker.observation()
+
+
+def start(tracker: Tracker, histories: Sequence[History]) -> None:
+    """Tell an empty tracker what does not change over these histories."""
+    first = histories[0]
+    per_step = first.value_usd_per_quality_hour * first.step_minutes / 60.0
+    rows = np.arange(len(histories))
+    tracker.configure(
+        rows, np.full(len(rows), per_step), np.tile(delays_of(first.train_hours, first.step_minutes), (len(rows), 1))
+    )
+
+
+def advance(tracker: Tracker, histories: Sequence[History], from_step: int) -> None:
+    """Push the steps from `from_step` to the present."""
+    first, n = histories[0], len(histories)
+    series = [
+        np.stack([getattr(h, name) for h in histories], axis=1)  # (t + 1, N)
+        for name in ("quality", "latency_s", "request_rate_rps", "cpu", "memory")
+    ]
+    live_at = {r.live: r.started for r in first.retrains if r.live is not None}
+    costs = first.price_usd_per_hour * first.train_hours
+    for step in range(from_step, first.t + 1):
+        quality, latency, rate, cpu, memory = (values[step] for values in series)
+        live = np.full(n, step > 0 and step in live_at)
+        trained_to = np.full(n, live_at.get(step, 0), dtype=np.int64)
+        tracker.push(quality, latency, rate, cpu, memory, np.tile(costs[step], (n, 1)), live, trained_to)

@@ -1,0 +1,207 @@
+"""Policies by name: a shipped network, a rule, or an ONNX file, behind one interface.
+
+A network file carries everything it needs: the scaler inside the graph, and in its metadata the observation it was
+trained on, the features with units and believed ranges, the action names and where it comes from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policy.features import build
+from policy.history import Decider, Floats, History
+from policy.state import OBSERVATION, Feature, observe
+from shared.contracts import Action
+from shared.errors import InvalidInputError, MetricsError, ModelError
+
+SHIPPED: Final = {name: Path(__file__).parent / "models" / f"{name}.onnx" for name in ("ppo", "ppo-paper")}
+#: key of the one JSON document in a network's metadata
+METADATA_KEY: Final = "opportune"
+
+
+class OutOfDistributionError(MetricsError):
+    """The observation is nothing the policy was trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a policy makes of a history. A rule is certain of everything."""
+
+    action: Action
+    probabilities: tuple[float, float, float]
+
+
+class Policy(Decider, Protocol):
+    """A decider that also says how sure it is, and which bytes it is made of."""
+
+    sha256: str
+
+    def evaluate(self, history: History, allowed: tuple[bool, bool] = (True, True)) -> Evaluation:
+        """The best action on the allowed clouds (AWS, Azure).
+
+        Raises:
+            OutOfDistributionError: the policy cannot judge this history.
+            MetricsError: part of the observation is missing.
+        """
+        ...
+
+
+class RulePolicy:
+    """A rule of `policy.rivals`. It picks the cheapest cloud; where that one is not allowed, the other."""
+
+    def __init__(self, name: str, rule: Decider) -> None:
+        self.name = name
+        self.sha256 = hashlib.sha256(f"rule:{name}".encode()).hexdigest()
+        self._rule = rule
+
+    def reset(self, seed: int) -> None:
+        """Forget everything."""
+        self._rule.reset(seed)
+
+    def decide(self, history: History) -> int:
+        """The rule's action."""
+        return self._rule.decide(history)
+
+    def evaluate(self, history: History, allowed: tuple[bool, bool] = (True, True)) -> Evaluation:
+        """The rule's action, with certainty."""
+        action = self.decide(history)
+        if action and not allowed[action - 1]:
+            action = 3 - action if allowed[2 - action] else 0
+        certain = [0.0, 0.0, 0.0]
+        certain[action] = 1.0
+        return Evaluation(Action(action), (certain[0], certain[1], certain[2]))
+
+
+class NetworkPolicy:
+    """A trained network in one ONNX file: the most probable action, never a sample."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        import onnxruntime
+
+        self.name = name
+        try:
+            content = path.read_bytes()
+        except OSError as exc:
+            raise InvalidInputError(f"policy {path}: cannot be read: {exc.strerror}") from exc
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self.metadata: dict[str, Any] = json.loads(
+                self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "null")
+            )
+            self.observation = str(self.metadata["observation"])
+            self.features = tuple(Feature(f["name"], f["unit"], f["low"], f["high"]) for f in self.metadata["features"])
+        except (TypeError, KeyError, ValueError) as exc:
+            raise ModelError(f"policy {path}: not a policy that `opportune train` wrote (metadata: {exc!r})") from exc
+        except Exception as exc:
+            # ONNX Runtime's own exceptions share no base class but Exception
+            if type(exc).__module__.startswith("onnxruntime"):
+                raise ModelError(f"policy {path}: not a usable ONNX file: {str(exc).splitlines()[0]}") from exc
+            raise
+        self._low = np.array([f.low for f in self.features])
+        self._high = np.array([f.high for f in self.features])
+        if self.observation not in ("paper", "multistream"):
+            raise ModelError(f"policy {path}: unknown observation {self.observation!r}; upgrade this program")
+
+    def reset(self, seed: int) -> None:
+        """Nothing to forget: the action is a function of the history."""
+
+    def observe(self, history: History) -> Floats:
+        """The network's input for a history, shape (D,)."""
+        return observe(history) if self.observation == "paper" else build(history)
+
+    def decide(self, history: History) -> int:
+        """The most probable action; hold while a job is in flight."""
+        if history.in_flight:
+            return 0
+        try:
+            return int(self.evaluate(history).action)
+        except OutOfDistributionError:
+            # over a trace there is no guard around the policy: what cannot be judged is left alone
+            return 0
+
+    def evaluate(self, history: History, allowed: tuple[bool, bool] = (True, True)) -> Evaluation:
+        """The most probable allowed action."""
+        raw = self.probabilities(self.observe(history))
+        masked = raw * np.array([True, *allowed])
+        masked = masked / masked.sum() if masked.sum() > 0 else np.array([1.0, 0.0, 0.0])
+        return Evaluation(Action(int(np.argmax(masked))), (float(masked[0]), float(masked[1]), float(masked[2])))
+
+    def probabilities(self, observed: Floats) -> NDArray[np.float64]:
+        """Action probabilities of one observation, shape (D,) -> (3,).
+
+        Raises:
+            InvalidInputError: wrong length.
+            MetricsError: an entry is missing (NaN); the message names it.
+            OutOfDistributionError: an entry is far outside its believed range; the message names it.
+        """
+        observed = np.asarray(observed, dtype=np.float64)
+        if observed.shape != self._low.shape:
+            raise InvalidInputError(
+                f"policy {self.name}: observation of shape {observed.shape}, expected {self._low.shape}"
+            )
+        if np.isnan(observed).any():
+            feature = self.features[int(np.argmax(np.isnan(observed)))]
+            raise MetricsError(f"{feature.name} is missing from the observation")
+        margin = 0.5 * (self._high - self._low)
+        outside = (observed < self._low - margin) | (observed > self._high + margin)
+        if outside.any():
+            index = int(np.argmax(outside))
+            feature = self.features[index]
+            raise OutOfDistributionError(
+                f"{feature.name} is {observed[index]:.4g} {feature.unit}, "
+                f"far outside the {feature.low:.4g} to {feature.high:.4g} that policy {self.name} knows"
+            )
+        chances: NDArray[np.float64] = self.probabilities_of(observed[None])[0]
+        return chances
+
+    def probabilities_of(self, observed: Floats) -> NDArray[np.float64]:
+        """Action probabilities of many observations, unchecked, shape (N, D) -> (N, 3)."""
+        (out,) = self._session.run(["probabilities"], {"observation": observed.astype(np.float32)})
+        return np.asarray(out, dtype=np.float64)
+
+
+def load_policy(name: str, **parameters: Any) -> Policy:
+    """The policy of that name: `ppo`, `ppo-paper`, a rule of `policy.rivals`, or the path of an .onnx file.
+
+    `parameters` go to a rule (for example `every_slots` of `static`).
+
+    Raises:
+        InvalidInputError: no such policy or file.
+        ModelError: the file is not a policy.
+    """
+    if name in SHIPPED:
+        return NetworkPolicy(SHIPPED[name], name)
+    if name.endswith(".onnx"):
+        return NetworkPolicy(Path(name), Path(name).stem)
+    from policy.rivals.registry import make
+
+    return RulePolicy(name, make(name, **parameters))
+
+
+def live_policy(name: str, static_every_slots: int) -> Policy:
+    """`load_policy` with the settings of a live service."""
+    return load_policy(name, every_slots=static_every_slots) if name == "static" else load_policy(name)
+
+
+__all__ = [
+    "METADATA_KEY",
+    "OBSERVATION",
+    "Evaluation",
+    "NetworkPolicy",
+    "OutOfDistributionError",
+    "Policy",
+    "RulePolicy",
+    "live_policy",
+    "load_policy",
+]

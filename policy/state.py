@@ -1,0 +1,208 @@
+"""From scraped metrics to what a policy sees. The training environment and the live path share `observation`.
+
+Live: Prometheus -> `MetricWindow` -> `history_of` (a grid of decision slots, short gaps interpolated) -> `History`.
+Both: the last samples of a history -> `observation` -> the six numbers. They are standardised by the scaler stored
+inside the ONNX file, so what is built here are plain values in plain units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from policy.history import Floats, History, Retrain
+from shared.contracts import CLOUDS, JobRecord, JobStatus, MetricWindow, Series
+from shared.errors import MetricsError, NoSamplesError
+from shared.settings import Settings
+
+#: metric name -> PromQL; $service is the service, $range a little more than one decision slot
+METRICS: Final[dict[str, str]] = {
+    "cpu": 'avg(llm_cpu_utilisation_ratio{service="$service"})',
+    "memory": 'avg(llm_memory_usage_ratio{service="$service"})',
+    "request_rate": 'sum(rate(llm_requests_total{service="$service"}[$range]))',
+    "latency": (
+        'sum(rate(llm_request_latency_seconds_sum{service="$service"}[$range]))'
+        ' / sum(rate(llm_request_latency_seconds_count{service="$service"}[$range]))'
+    ),
+    "bleu": 'avg(llm_bleu{service="$service"})',
+    "accuracy": 'avg(llm_accuracy{service="$service"})',
+    "redeploys": 'sum(llm_rl_redeploy_total{service="$service"})',
+    "static_retrains": 'sum(llm_static_retrain_total{service="$service"})',
+}
+#: a decision needs all of these; the two counters are for reports
+REQUIRED: Final = ("cpu", "memory", "request_rate", "latency", "bleu", "accuracy")
+
+#: samples the rolling average spans: outliers are damped, a swap shows within two slots
+SMOOTHING_STEPS: Final = 3
+#: the longest gap (in slots) that is filled by a straight line
+MAX_GAP_SLOTS: Final = 4.0
+#: decision steps in which redeployments are counted
+REDEPLOY_WINDOW_STEPS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One entry of an observation: its name, unit and the range outside which it is not believed."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+
+
+#: see `observation`
+OBSERVATION: Final[tuple[Feature, ...]] = (
+    Feature("cpu", "ratio", 0.0, 1.0),
+    Feature("memory", "ratio", 0.0, 1.0),
+    Feature("request_rate", "1/s", 0.0, 1e5),
+    Feature("latency", "s", 0.0, 600.0),
+    Feature("accuracy", "ratio", 0.0, 1.0),
+    Feature("redeploys", "count", 0.0, float(REDEPLOY_WINDOW_STEPS)),
+)
+
+
+def query(metric: str, service: str, step_s: float) -> str:
+    """The PromQL of a metric for one service. Rates look back over at least two scrapes of a slot."""
+    range_s = max(1, math.ceil(2.0 * step_s))
+    return METRICS[metric].replace("$service", service).replace("$range", f"{range_s}s")
+
+
+def observation(
+    cpu: Floats, memory: Floats, request_rate: Floats, latency: Floats, accuracy: Floats, redeploys: Floats
+) -> Floats:
+    """The paper's observation, shape (..., 6), from the last samples, shape (..., k), and a count, shape (...).
+
+    | Num | Name         | Unit  | Min | Max  |
+    |-----|--------------|-------|-----|------|
+    | 0   | cpu          | ratio | 0   | 1    |
+    | 1   | memory       | ratio | 0   | 1    |
+    | 2   | request_rate | 1/s   | 0   | 1e5  |
+    | 3   | latency      | s     | 0   | 600  |
+    | 4   | accuracy     | ratio | 0   | 1    |
+    | 5   | redeploys    | count | 0   | 32   |
+
+    accuracy is the measured quality 0.5 BLEU-1 + 0.5 exact match, redeploys the retrains started in the last 32 steps.
+    The first five are averages over the k samples, missing ones left out; NaN where all are missing.
+    """
+    series = np.stack(np.broadcast_arrays(cpu, memory, request_rate, latency, accuracy), axis=-2)  # (..., 5, k)
+    present = np.isfinite(series)
+    counted = present.sum(axis=-1)
+    total = np.where(present, series, 0.0).sum(axis=-1)
+    mean = np.where(counted > 0, total / np.maximum(counted, 1), np.nan)
+    return np.concatenate([mean, np.asarray(redeploys, dtype=np.float64)[..., None]], axis=-1)
+
+
+def observe(history: History) -> Floats:
+    """The paper's observation of a history's present step, shape (6,)."""
+    last = slice(max(0, history.t + 1 - SMOOTHING_STEPS), None)
+    recent = sum(1 for retrain in history.retrains if retrain.started > history.t - REDEPLOY_WINDOW_STEPS)
+    return observation(
+        history.cpu[last],
+        history.memory[last],
+        history.request_rate_rps[last],
+        history.latency_s[last],
+        history.quality[last],
+        np.asarray(float(recent)),
+    )
+
+
+def interpolate(series: Series, grid_s: Floats, max_gap_s: float) -> Floats:
+    """The series at the times of `grid_s`: a straight line between neighbours at most `max_gap_s` apart, else NaN.
+
+    After the last sample its value holds for half a gap at most; before the first there is nothing.
+    """
+    times = np.asarray(series.timestamps_s, dtype=np.float64)
+    values = np.asarray(series.values, dtype=np.float64)
+    present = np.isfinite(values)
+    times, values = times[present], values[present]
+    if not len(times):
+        return np.full(len(grid_s), np.nan)
+    after = np.searchsorted(times, grid_s, side="left")
+    right = np.minimum(after, len(times) - 1)
+    left = np.maximum(np.where(times[right] == grid_s, right, after - 1), 0)
+    filled = np.interp(grid_s, times, values)
+    gap = times[right] - times[left]
+    inside = (grid_s >= times[0]) & (grid_s <= times[-1]) & (gap <= max_gap_s)
+    trailing = (grid_s > times[-1]) & (grid_s - times[-1] <= max_gap_s / 2.0)
+    return np.where(inside | trailing, filled, np.nan)
+
+
+def history_of(window: MetricWindow, jobs: Sequence[JobRecord], settings: Settings, now_s: float) -> History:
+    """What a decider may see, one entry per decision slot; the last is the present.
+
+    The history starts where every required metric has begun; slots inside it that stay empty are NaN.
+
+    Raises:
+        NoSamplesError: a required metric has no sample in the window.
+        MetricsError: a required metric is stale, or fewer than three slots are known.
+    """
+    step_s = window.step_s
+    max_age_s = settings.max_metric_age_slots * step_s
+    steps = max(1, round((window.end_s - window.start_s) / step_s) + 1)
+    grid_s = window.end_s - step_s * np.arange(steps - 1, -1, -1, dtype=np.float64)
+    columns: dict[str, Floats] = {}
+    for name in REQUIRED:
+        series = window.series.get(name, Series((), ()))
+        known = [t for t, v in zip(series.timestamps_s, series.values, strict=True) if math.isfinite(v)]
+        if not known:
+            raise NoSamplesError(query(name, window.service, step_s))
+        if now_s - known[-1] > max_age_s:
+            raise MetricsError(
+                f"{name} is stale: its last sample is {now_s - known[-1]:.0f} s old, the limit is {max_age_s:.0f} s; "
+                "is the serving container scraped?"
+            )
+        columns[name] = interpolate(series, grid_s, max(MAX_GAP_SLOTS * step_s, max_age_s))
+        # a sample younger than the limit speaks for the present, also where the grid lies a little after it
+        if not math.isfinite(columns[name][-1]):
+            columns[name][-1] = next(v for v in reversed(series.values) if math.isfinite(v))
+    first = max(int(np.argmax(np.isfinite(column))) for column in columns.values())
+    if steps - first < SMOOTHING_STEPS:
+        raise MetricsError(f"only {steps - first} slots of metrics so far, {SMOOTHING_STEPS} are needed; wait")
+    start_s = float(grid_s[first])
+    kept = steps - first
+    return History(
+        step_minutes=step_s / 60.0,
+        value_usd_per_quality_hour=settings.value_usd_per_quality_hour,
+        bleu=columns["bleu"][first:],
+        accuracy=columns["accuracy"][first:],
+        request_rate_rps=columns["request_rate"][first:],
+        latency_s=columns["latency"][first:],
+        cpu=columns["cpu"][first:],
+        memory=columns["memory"][first:],
+        price_usd_per_hour=np.tile([settings.price_usd_per_hour(cloud) for cloud in CLOUDS], (kept, 1)),
+        train_hours=np.array([settings.train_hours(cloud) for cloud in CLOUDS]),
+        retrains=retrains_of(jobs, settings, start_s, step_s),
+        in_flight=any(is_in_flight(record) for record in jobs),
+    )
+
+
+def is_in_flight(record: JobRecord) -> bool:
+    """Whether the job blocks another retrain."""
+    return record.status in (JobStatus.CLAIMED, JobStatus.TRAINING, JobStatus.SUCCEEDED, JobStatus.ACCEPTED)
+
+
+def retrains_of(jobs: Sequence[JobRecord], settings: Settings, start_s: float, step_s: float) -> tuple[Retrain, ...]:
+    """Job records as retrains on the history's grid, oldest first; steps before its start are negative."""
+    retrains = []
+    for record in sorted(jobs, key=lambda r: r.job.slot_s):
+        live = record.updated_s if record.status is JobStatus.LIVE else None
+        retrains.append(
+            Retrain(
+                started=round((record.job.slot_s - start_s) / step_s),
+                cloud=CLOUDS.index(record.job.cloud),
+                live=None if live is None else math.ceil((live - start_s) / step_s),
+                cost_usd=cost_usd(record, settings),
+            )
+        )
+    return tuple(retrains)
+
+
+def cost_usd(record: JobRecord, settings: Settings) -> float:
+    """What the job cost, or is expected to cost while nobody has said."""
+    if record.cost_usd is not None:
+        return record.cost_usd
+    return settings.price_usd_per_hour(record.job.cloud) * settings.train_hours(record.job.cloud)
