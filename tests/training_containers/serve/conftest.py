@@ -1,0 +1,122 @@
+"""Tiny random GPT-2 models: real architecture, real tokenizer, milliseconds to make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from shared.contracts import Metrics, ModelManifest
+from training_containers.finetune.artifact import hash_files, write_manifest
+
+LINES = [
+    "question: what is the capital of france? answer: paris",
+    "question: who wrote hamlet? answer: william shakespeare",
+    "question: when did the first man walk on the moon? answer: 1969",
+    "the quick brown fox jumps over the lazy dog",
+]
+MakeModel = Callable[..., Path]
+
+
+def _tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        LINES,
+        trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=["<|endoftext|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return tokenizer
+
+
+def _weights(seed: int, vocab: int, layers: int, width: int, positions: int) -> dict[str, np.ndarray]:
+    """Random weights, large enough that every question gets its own answer."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int, scale: float = 0.15) -> np.ndarray:
+        return rng.normal(0, scale, shape).astype(np.float32)
+
+    tensors = {"transformer.wte.weight": draw(vocab, width), "transformer.wpe.weight": draw(positions, width)}
+    for layer in range(layers):
+        at = f"transformer.h.{layer}"
+        for norm in ("ln_1", "ln_2"):
+            tensors |= {f"{at}.{norm}.weight": 1 + draw(width), f"{at}.{norm}.bias": draw(width)}
+        for name, rows, columns in (
+            ("attn.c_attn", width, 3 * width),
+            ("attn.c_proj", width, width),
+            ("mlp.c_fc", width, 4 * width),
+            ("mlp.c_proj", 4 * width, width),
+        ):
+            tensors |= {f"{at}.{name}.weight": draw(rows, columns), f"{at}.{name}.bias": draw(columns)}
+    return tensors | {"transformer.ln_f.weight": 1 + draw(width), "transformer.ln_f.bias": draw(width)}
+
+
+@pytest.fixture(scope="session")
+def make_model() -> MakeModel:
+    """make_model(folder, seed=0, version=None): a model directory, with a manifest when a version is given."""
+
+    def make(folder: Path, seed: int = 0, version: str | None = None, layers: int = 2, width: int = 32) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer = _tokenizer()
+        tokenizer.save(str(folder / "tokenizer.json"))
+        vocab, positions = tokenizer.get_vocab_size(), 96
+        config = {
+            "model_type": "gpt2",
+            "architectures": ["GPT2LMHeadModel"],
+            "vocab_size": vocab,
+            "n_layer": layers,
+            "n_head": 4,
+            "n_embd": width,
+            "n_positions": positions,
+            "eos_token_id": 0,
+            "bos_token_id": 0,
+        }
+        (folder / "config.json").write_text(json.dumps(config))
+        tensors = _weights(seed, vocab, layers, width, positions)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        if version is not None:
+            quality = Metrics(bleu1=0.5, exact_match=0.5, f1=0.5, rouge_l=0.5, examples=10)
+            manifest = ModelManifest(
+                service="qa",
+                model_version=version,
+                parent_version="base",
+                job_id="qa-1",
+                trace_id="0" * 32,
+                created_s=1.0,
+                base_model="tiny",
+                data_start_s=0.0,
+                data_end_s=1.0,
+                data_sha256="0" * 64,
+                train_examples=1,
+                eval_sha256="0" * 64,
+                candidate=quality,
+                serving=None,
+                duration_s=1.0,
+                files=hash_files(folder),
+            )
+            write_manifest(folder, manifest)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model_dir(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model, without a manifest."""
+    return make_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def versions(make_model: MakeModel, tmp_path: Path) -> Iterator[dict[str, Path]]:
+    """Three trained versions with different answers."""
+    yield {f"m{seed}": make_model(tmp_path / f"m{seed}", seed, f"m{seed}") for seed in (1, 2, 3)}

@@ -1,0 +1,183 @@
+"""The Flask app: parse, one call, map errors. Every answer is JSON, but for /metrics.
+
+| route | what |
+|---|---|
+| POST /predict, /invocations (SageMaker), /score (Azure ML) | answer a question |
+| POST /feedback | score and store a labelled question |
+| GET /healthz, /ping (SageMaker) | 200 while a model is active and the process is not stopping |
+| GET /metrics | Prometheus |
+| GET /models, PUT /models/<version>, POST /models/<version>/activate, DELETE /models/<version> | admin |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hmac
+import logging
+import math
+import re
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from flask import Flask, Response, jsonify, request
+from prometheus_client import CONTENT_TYPE_LATEST
+from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
+
+from shared.contracts import new_trace_id
+from shared.errors import OpportuneError
+from training_containers.serve.batcher import QueueFullError
+from training_containers.serve.bodies import Feedback, FieldError, LoadModel, Predict, parse
+from training_containers.serve.registry import State
+from training_containers.serve.service import Service, http_status
+
+log = logging.getLogger(__name__)
+
+_TRACE: Final = re.compile(r"\b[0-9a-f]{32}\b")
+_MAX_TIMEOUT_S: Final = 60.0
+
+
+def create_app(
+    service: Service,
+    *,
+    cloud: str,
+    admin_token: str = "",
+    timeout_s: float = 10.0,
+    max_body_bytes: int = 65536,
+    draining: Callable[[], bool] = lambda: False,
+) -> Flask:
+    """The app of one serving process; without an admin token the admin routes do not exist."""
+    app = Flask("opportune-serve")
+    app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    registry = service.registry
+
+    def ids() -> dict[str, str]:
+        return {"trace_id": _trace_id(), "request_id": uuid.uuid4().hex}
+
+    @app.post("/predict")
+    @app.post("/invocations")
+    @app.post("/score")
+    def predict() -> Response:
+        known = ids()
+        try:
+            body, limit_s = parse(Predict, request.get_data()), _timeout_s(timeout_s)
+        except FieldError:
+            service.metrics.request(None, 400, 0.0)
+            raise
+        answered = service.predict(body, limit_s, known)
+        return jsonify(
+            answer=answered.answer,
+            model_version=answered.model_version,
+            cloud=cloud,
+            request_id=known["request_id"],
+            latency_s=round(answered.latency_s, 6),
+        )
+
+    @app.post("/feedback")
+    def feedback() -> Response:
+        scored = service.feedback(parse(Feedback, request.get_data()), _timeout_s(timeout_s), ids())
+        return jsonify(**scored._asdict(), cloud=cloud)
+
+    @app.get("/healthz")
+    @app.get("/ping")
+    def health() -> tuple[Response, int]:
+        version = registry.active
+        status = "stopping" if draining() else "ok" if version else "loading"
+        return jsonify(status=status, model_version=version, cloud=cloud), 200 if status == "ok" else 503
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(service.metrics.page(), content_type=CONTENT_TYPE_LATEST)
+
+    # --- admin
+
+    @app.before_request
+    def guard() -> tuple[Response, int] | None:
+        """Without the token an admin route is not there."""
+        if not request.path.startswith("/models"):
+            return None
+        given = request.headers.get("X-Opportune-Admin", "")
+        if admin_token and hmac.compare_digest(given.encode(), admin_token.encode()):
+            return None
+        return jsonify(error=f"no route {request.path}"), 404
+
+    def state_of(version: str) -> dict[str, Any]:
+        return next((dataclasses.asdict(m) for m in registry.listing() if m.version == version), {})
+
+    @app.get("/models")
+    def models() -> Response:
+        return jsonify(active=registry.active, models=[dataclasses.asdict(m) for m in registry.listing()])
+
+    @app.put("/models/<version>")
+    def load(version: str) -> tuple[Response, int]:
+        body = parse(LoadModel, request.get_data())
+        state = registry.load_in_background(version, Path(body.artifact), activate=body.activate)
+        return jsonify(state_of(version)), 202 if state is State.LOADING else 200
+
+    @app.post("/models/<version>/activate")
+    def activate(version: str) -> Response:
+        registry.activate(version)
+        return jsonify(state_of(version))
+
+    @app.delete("/models/<version>")
+    def unload(version: str) -> tuple[str, int]:
+        registry.unload(version)
+        return "", 204
+
+    # --- errors
+
+    @app.errorhandler(OpportuneError)
+    def refused(error: OpportuneError) -> tuple[Response, int, dict[str, str]]:
+        body: dict[str, Any] = {"error": str(error)}
+        if isinstance(error, FieldError) and error.field:
+            body["field"] = error.field
+        status = http_status(error)
+        headers = {"Retry-After": "1"} if status == 503 else {}
+        if isinstance(error, QueueFullError):
+            headers["Retry-After"] = str(error.retry_after_s)
+        return jsonify(body), status, headers
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        if isinstance(error, InternalServerError):
+            log.error("request failed", exc_info=error.original_exception, extra={"action": request.path})
+        text = f"no route {request.path}" if error.code == 404 else error.description or error.name
+        if error.code == 413:
+            text = f"the body is over the limit of {max_body_bytes} bytes"
+        response = jsonify(error=text)
+        response.status_code = error.code or 500
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            response.headers["Allow"] = ", ".join(error.valid_methods)
+        return response
+
+    @app.after_request
+    def goodbye(response: Response) -> Response:
+        """A stopping process tells clients to connect elsewhere."""
+        if draining():
+            response.headers["Connection"] = "close"
+        return response
+
+    return app
+
+
+def _trace_id() -> str:
+    """The caller's trace id (X-Opportune-Trace, or W3C traceparent), or a new one."""
+    given = request.headers.get("X-Opportune-Trace") or request.headers.get("traceparent", "")
+    found = _TRACE.search(given)
+    return found.group() if found else new_trace_id()
+
+
+def _timeout_s(default_s: float) -> float:
+    """The caller's deadline (X-Opportune-Timeout, seconds from now), at most a minute."""
+    given = request.headers.get("X-Opportune-Timeout")
+    if given is None:
+        return default_s
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise FieldError(f"header X-Opportune-Timeout is {given!r}; allowed: a number of seconds > 0")
+    return min(seconds, _MAX_TIMEOUT_S)
