@@ -66,7 +66,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         InvalidInputError: the file cannot be read, decompressed or is not UTF-8; names the last good line.
     """
-    opener: Callable[..., Any] = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)
+    openers: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
+    opener = openers.get(path.suffix, open)
     number = 0
     try:
         with opener(path, "rb") as file:

@@ -67,7 +67,8 @@ def _sagemaker(interruption: Interruption) -> None:
 
 
 def _azureml(args: argparse.Namespace, interruption: Interruption) -> None:
-    from training_containers.finetune.layouts import Folders, azureml_hyperparameters, train_azureml
+    from training_containers.finetune.job import Folders
+    from training_containers.finetune.layouts import azureml_hyperparameters, train_azureml
 
     if not args.model or not args.checkpoints:
         raise InvalidInputError("--data needs --model and --checkpoints beside it")
