@@ -16,11 +16,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from policy.history import Floats, History
 from policy.training.trace import Trace
 from shared.errors import InvalidInputError
+
+Models = NDArray[np.int64]
 
 #: fewest measured steps that a fit accepts; see `benchmarks/history_needed.py` for the measurement behind it
 MIN_MEASURED: Final = 48
@@ -28,6 +31,9 @@ MIN_MEASURED: Final = 48
 MAX_STRETCHES: Final = 120
 #: steps in a stretch at least, so that one noisy sample is not a change
 MIN_STRETCH: Final = 4
+#: strengths of the penalty on decay that are tried, and the folds of left-out stretches they are judged by
+SHRINKAGES: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+FOLDS: Final = 4
 #: sd of what one training is worth by chance, where fewer than three models served
 DEFAULT_LUCK_SD: Final = 0.015
 
@@ -40,6 +46,7 @@ class Decay:
     lost: Floats  # (T,)
     fitted: Floats  # (T,), of the model that served
     residual: Floats  # (T,), measured - fitted, NaN where missing
+    shrinkage: float  # strength of the penalty that keeps noise from passing for decay
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Fit:
     """A fitted history."""
 
     history: History
-    serving: np.ndarray[Any, np.dtype[np.int64]]  # (T,): the model that served, by the last step of its data
+    serving: Models  # (T,): the model that served, by the last step of its data
     bleu: Decay
     accuracy: Decay
     luck_sd: float
@@ -128,7 +135,7 @@ def fit(history: History) -> Fit:
     return Fit(history, serving, bleu, accuracy, _luck_sd(both, serving))
 
 
-def serving_models(history: History) -> np.ndarray[Any, np.dtype[np.int64]]:
+def serving_models(history: History) -> Models:
     """The last data step of the model that served at each step, (T,)."""
     serving = np.zeros(len(history.quality), dtype=np.int64)
     for retrain in sorted((r for r in history.retrains if r.live is not None), key=lambda r: r.live or 0):
@@ -149,12 +156,17 @@ def resampled(fitted: Fit, rng: np.random.Generator) -> Fit:
         bleu=np.where(np.isfinite(fitted.history.bleu), fitted.bleu.fitted + residual[0, index], np.nan),
         accuracy=np.where(np.isfinite(fitted.history.accuracy), fitted.accuracy.fitted + residual[1, index], np.nan),
     )
-    bleu, accuracy = _fit_series(drawn.bleu, fitted.serving), _fit_series(drawn.accuracy, fitted.serving)
+    bleu = _fit_series(drawn.bleu, fitted.serving, fitted.bleu.shrinkage)
+    accuracy = _fit_series(drawn.accuracy, fitted.serving, fitted.accuracy.shrinkage)
     return Fit(drawn, fitted.serving, bleu, accuracy, fitted.luck_sd)
 
 
-def _fit_series(values: Floats, serving: np.ndarray[Any, np.dtype[np.int64]]) -> Decay:
-    """Non-negative least squares for the level and the decay of each stretch."""
+def _fit_series(values: Floats, serving: Models, shrinkage: float | None = None) -> Decay:
+    """Penalised non-negative least squares for the level, the decay of each stretch and the luck of each model.
+
+    Without the penalty on decay, measurement noise would pass for drift, as decay can only go one way. Its strength
+    is the one that predicts left-out stretches best (None), or given.
+    """
     steps = len(values)
     stretch = max(MIN_STRETCH, -(-steps // MAX_STRETCHES))
     edges = np.append(np.arange(0, steps - 1, stretch), steps - 1).astype(np.float64)  # stretches of (edge, next edge]
@@ -162,15 +174,64 @@ def _fit_series(values: Floats, serving: np.ndarray[Any, np.dtype[np.int64]]) ->
     # steps of each stretch that lie between training and now, (T, stretches)
     low, high = np.maximum(edges[None, :-1], since[:, None]), np.minimum(edges[None, 1:], now[:, None])
     aged = np.maximum(0.0, high - low)
-    design = np.concatenate([np.ones((steps, 1)), -aged], axis=1)
+    owner = (serving[:, None] == np.unique(serving)[None, :]).astype(np.float64)  # (T, models)
+    design = np.concatenate([np.ones((steps, 1)), -aged, owner, -owner], axis=1)
+    noise = _noise_sd(values, serving)
+    problem = _Problem(design, np.clip(values, 0.0, 1.0), np.diff(edges), owner.shape[1], noise)
     seen = np.isfinite(values)
-    solution, _ = nnls(design[seen], np.clip(values[seen], 0.0, 1.0), maxiter=30 * design.shape[1])
-    lost = np.interp(now, edges, np.concatenate([[0.0], np.cumsum(solution[1:] * np.diff(edges))]))
+    if shrinkage is None:
+        folds = (np.arange(steps) // (2 * stretch)) % FOLDS
+        shrinkage = min(SHRINKAGES, key=lambda strength: problem.left_out_error(seen, folds, strength))
+    solution = problem.solve(seen, shrinkage)
+    decay = solution[1 : len(edges)]
+    lost = np.interp(now, edges, np.concatenate([[0.0], np.cumsum(decay * np.diff(edges))]))
+    # the luck of the models explains the past, it is not part of what decay predicts
     fitted = design @ solution
-    return Decay(float(solution[0]), lost, fitted, values - fitted)
+    return Decay(float(solution[0]), lost, fitted, values - fitted, shrinkage)
 
 
-def _luck_sd(residual: Floats, serving: np.ndarray[Any, np.dtype[np.int64]]) -> float:
+@dataclass(frozen=True)
+class _Problem:
+    """min |values - design x|^2 + 2 strength noise sum(length * decay) + (noise / luck sd)^2 |luck|^2, x >= 0."""
+
+    design: Floats  # (T, 1 + stretches + 2 models)
+    values: Floats  # (T,)
+    lengths: Floats  # (stretches,)
+    models: int
+    noise: float
+
+    def solve(self, seen: np.ndarray[Any, np.dtype[np.bool_]], strength: float) -> Floats:
+        """x, from the rows that are `seen`; the linear penalty is folded in by completing the square."""
+        rows, columns = self.design[seen], self.design.shape[1]
+        curvature = rows.T @ rows
+        ridge = np.full(columns, 1e-9)
+        ridge[columns - 2 * self.models :] = (self.noise / DEFAULT_LUCK_SD) ** 2
+        curvature[np.diag_indices(columns)] += ridge
+        slope = rows.T @ self.values[seen]
+        slope[1 : 1 + len(self.lengths)] -= strength * self.noise * self.lengths
+        root = np.linalg.cholesky(curvature + 1e-9 * np.eye(columns))
+        solution, _ = nnls(root.T, np.linalg.solve(root, slope), maxiter=50 * columns)
+        return np.asarray(solution, dtype=np.float64)
+
+    def left_out_error(self, seen: np.ndarray[Any, np.dtype[np.bool_]], folds: Models, strength: float) -> float:
+        """Squared error on the rows of each fold when they are left out."""
+        error = 0.0
+        for fold in range(FOLDS):
+            inside = seen & (folds == fold)
+            if inside.any():
+                predicted = self.design[inside] @ self.solve(seen & (folds != fold), strength)
+                error += float(((predicted - self.values[inside]) ** 2).sum())
+        return error
+
+
+def _noise_sd(values: Floats, serving: Models) -> float:
+    """Measurement noise, from the differences of neighbouring samples of one model."""
+    differences = np.diff(values)[np.diff(serving) == 0]
+    differences = differences[np.isfinite(differences)]
+    return max(1e-4, float(np.median(np.abs(differences))) / 0.6745 / math.sqrt(2.0)) if len(differences) else 1e-2
+
+
+def _luck_sd(residual: Floats, serving: Models) -> float:
     """How much models differ for no reason the decay explains, from the mean residual of each."""
     means = []
     for model in np.unique(serving):
