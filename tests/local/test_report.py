@@ -167,7 +167,8 @@ def test_the_page_is_self_contained_well_formed_and_escaped() -> None:
     assert page.open == [] and page.loads == [] and page.svgs == 7
     assert not re.search(r"@import|url\(", html)
     text = " ".join("".join(page.text).split())
-    for said in ("Traffic drifted once, the policy retrained once.", "Live BLEU-1 0.00 → 1.00.", "1 of 120 requests failed.",
+    for said in ("Traffic drifted once, the policy retrained once.", "Live BLEU-1 0.00 → 1.00.",
+                 "1 of 120 requests failed.",
                  "one <note>", "quality fell <fast>", "retrain <now>", "new: ships & <sails>", TRACE,
                  "in-flight: a job runs", "Adaptive against static", "0:20", "simulated minutes"):  # fmt: skip
         assert said in text, said
