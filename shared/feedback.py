@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from shared.contracts import FeedbackPair, decode, encode
 from shared.errors import ContractError
@@ -30,39 +31,42 @@ class ObjectFeedback:
             self._objects.put(f"feedback/{self._service}/{day}/{first_ms}-{digest}.jsonl", body)
 
 
-def snapshot(
-    stores: Iterable[ObjectStore], service: str, start_s: float, end_s: float
-) -> tuple[bytes, int, list[float]]:
+class Snapshot(NamedTuple):
+    """Training data as it was at one moment."""
+
+    body: bytes  # JSON lines
+    received_s: list[float]  # of each line, ascending
+    skipped: list[str]  # lines that are no FeedbackPair, each named by object and number
+
+
+def snapshot(stores: Iterable[ObjectStore], service: str, start_s: float, end_s: float) -> Snapshot:
     """The pairs received in [start_s, end_s), each line once, oldest first: the same input gives the same bytes.
 
-    Returns the JSON lines, their number, and the ascending times received.
+    One damaged line must not stop every retrain, so it is skipped and reported.
 
     Raises:
-        ContractError: a line is no FeedbackPair; the message names object and line.
         UnavailableError: a store did not answer.
     """
     found: dict[bytes, float] = {}
+    skipped: list[str] = []
     first_day, last_day = _day(start_s), _day(end_s)
     prefix = f"feedback/{service}/"
     for store in stores:
         for key in store.list(prefix):
             if not first_day <= key.removeprefix(prefix).partition("/")[0] <= last_day:
                 continue
-            for pair in _pairs(store, key):
+            for number, line in enumerate(store.get(key).splitlines(), start=1):
+                if not line.strip():
+                    continue
+                try:
+                    pair = decode(FeedbackPair, line)
+                except ContractError as exc:
+                    skipped.append(f"{key}, line {number}: {exc}")
+                    continue
                 if start_s <= pair.received_s < end_s:
                     found[encode(pair)] = pair.received_s
     ordered = sorted(found.items(), key=lambda item: (item[1], item[0]))
-    return b"".join(line + b"\n" for line, _ in ordered), len(ordered), [received for _, received in ordered]
-
-
-def _pairs(store: ObjectStore, key: str) -> Iterable[FeedbackPair]:
-    for number, line in enumerate(store.get(key).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield decode(FeedbackPair, line)
-        except ContractError as exc:
-            raise ContractError(f"{key}, line {number}: {exc}") from exc
+    return Snapshot(b"".join(line + b"\n" for line, _ in ordered), [received for _, received in ordered], skipped)
 
 
 def _day(time_s: float) -> str:

@@ -25,16 +25,18 @@ def quality(metrics: Metrics) -> float:
     return 0.5 * metrics.bleu1 + 0.5 * metrics.exact_match
 
 
-def judge(manifest: ModelManifest, serving_version: str, *, margin: float, min_examples: int) -> Verdict:
+def judge(manifest: ModelManifest, serving_version: str | None, *, margin: float, min_examples: int) -> Verdict:
     """Compare candidate and serving model on the manifest's evaluation set.
 
-    `serving_version` is what serves now: a comparison with another model says nothing about it.
+    `serving_version` is what serves now (None: nothing yet): a comparison with another model says nothing about it.
     """
     candidate, serving = manifest.candidate, manifest.serving
     if candidate.examples < min_examples:
         return Verdict(
             False, f"only {candidate.examples} evaluation examples, at least {min_examples} are needed to judge"
         )
+    if serving_version is None:
+        return Verdict(True, f"nothing serves yet: quality {quality(candidate):.3f}")
     if serving is None:
         return Verdict(False, f"the serving model {serving_version} was not evaluated beside the candidate")
     if serving.examples != candidate.examples:

@@ -1,0 +1,24 @@
+"""Lambda: EventBridge's rate(1 minute) -> one tick.
+
+The slot comes from the clock, not from the event's time: EventBridge may deliver late, and an old slot's decision
+would be made on today's metrics.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from functions.aws.runtime import logger, tracer
+from functions.bootstrap import deps
+from functions.usecases.tick import tick
+
+
+@logger.inject_lambda_context(clear_state=True)
+@tracer.capture_lambda_handler(capture_response=False)
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """One slot; returns what was decided."""
+    decision = tick(deps("aws"), time.time())
+    if decision is None:
+        return {"action": "standby"}
+    return {"action": decision.action.name.lower(), "decision_id": decision.decision_id, "job_id": decision.job_id}

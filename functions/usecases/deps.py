@@ -1,0 +1,76 @@
+"""What the use cases are given: settings, clouds, metrics, policy. Built once, in functions.bootstrap."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shared.contracts import Cloud
+from shared.errors import NotFoundError, UnavailableError
+from shared.ports import CloudServices, MetricsSource, Notifier
+from shared.settings import Settings
+from shared.state import State
+
+if TYPE_CHECKING:
+    from policy.policies import Policy
+
+log = logging.getLogger("opportune.functions")
+
+
+@dataclass(frozen=True)
+class Deps:
+    """Dependencies of the tick and of the training use cases."""
+
+    settings: Settings
+    clouds: Mapping[Cloud, CloudServices]
+    metrics: Callable[[], MetricsSource]
+    policy: Callable[[], Policy]
+    notifier: Notifier | None
+
+    @property
+    def own(self) -> CloudServices:
+        """The cloud this function runs in."""
+        return self.clouds[self.settings.cloud]
+
+    @property
+    def home(self) -> CloudServices:
+        """The active scheduler's cloud: decisions and the training lock are settled in its table."""
+        return self.clouds.get(self.settings.scheduler, self.own)
+
+    def state(self, cloud: Cloud) -> State:
+        """A cloud's documents."""
+        return State(self.clouds[cloud].documents)
+
+    def reachable(self, what: str) -> Iterator[Attempt]:
+        """Each cloud in turn, own first; one that does not answer is logged and skipped.
+
+        Use as `for attempt in deps.reachable("…"): with attempt as cloud: …`.
+        """
+        for cloud in sorted(self.clouds, key=lambda c: c != self.settings.cloud):
+            yield Attempt(self.clouds[cloud], what)
+
+    def at_home(self) -> tuple[State, State]:
+        """(where to settle races, where to settle them if that cloud does not answer)."""
+        return State(self.home.documents), State(self.own.documents)
+
+
+class Attempt:
+    """One cloud's turn: that it does not answer, or lacks what is asked for, is logged, not raised."""
+
+    def __init__(self, cloud: CloudServices, what: str) -> None:
+        self._cloud = cloud
+        self._what = what
+
+    def __enter__(self) -> CloudServices:
+        return self._cloud
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, UnavailableError | NotFoundError):
+            return False
+        log.warning(
+            "skipped a cloud that does not answer",
+            extra={"action": self._what, "cloud": self._cloud.cloud, "reason": str(error)},
+        )
+        return True
