@@ -8,8 +8,9 @@
 | GET /routes          | the route table                                                           |
 | GET /decisions       | the latest decisions; ?since= (POSIX seconds or ISO 8601), ?limit=        |
 | GET /decisions/<id>  | one decision                                                              |
+| GET /jobs            | the jobs that this cloud trains or trained                                |
 
-Every answer is JSON; an error is {"error": words, "trace_id": id}.
+Every answer is JSON; an error is {"error": words, "trace_id": id}, with "field" when one is to blame.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ log = logging.getLogger("opportune.functions.web")
 DEADLINE_HEADER: Final = "X-Opportune-Deadline-Ms"
 _TRACEPARENT: Final = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 _RETRY_AFTER_S: Final = 1
+#: where msgspec names the culprit
+_FIELD: Final = re.compile(r"required field `(\w+)`|`\$\.(\w+)")
 _MOST_DECISIONS: Final = 1000
 
 
@@ -82,6 +85,10 @@ def create_app(settings: Settings, state: State, inference: Inference) -> Flask:
         if found is None:
             raise NotFoundError(f"no decision {decision_id!r}; GET /decisions lists them")
         return _json(found)
+
+    @app.get("/jobs")
+    def jobs() -> Response:
+        return _json({"jobs": state.jobs(settings.service)})
 
     _handle_errors(app, settings)
     return app
@@ -135,7 +142,10 @@ def _error(words: object, status: HTTPStatus) -> Response:
     trace_id = g.get("trace_id", "")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request failed", extra={"action": request.path, "trace_id": trace_id, "reason": str(words)})
-    return _json({"error": str(words), "trace_id": trace_id}, status)
+    body = {"error": str(words), "trace_id": trace_id}
+    if match := _FIELD.search(str(words)):
+        body["field"] = match.group(1) or match.group(2)
+    return _json(body, status)
 
 
 def _body() -> dict[str, Any]:
