@@ -12,26 +12,49 @@ from typing import Any
 import msgspec
 
 from local.observer import Observer
-from shared.contracts import Action, Decision, JobRecord
-from shared.errors import UnavailableError
+from shared.contracts import Action, Decision, JobRecord, JobStatus, TrainingJob
 
 
-def decision(n: int, service: str = "qa") -> Decision:
+def decision(n: int) -> Decision:
     return Decision(
-        decision_id=f"decision-{service}-{n:03d}", service=service, slot_s=float(n), decided_by="aws", mode="act",
+        decision_id=f"decision-qa-{n:03d}", service="qa", slot_s=float(n), decided_by="aws", mode="act",
         action=Action.HOLD, wanted=Action.HOLD, probabilities=(1.0, 0.0, 0.0), guardrails=(), observation={},
         attributions={}, policy="p", policy_sha256="", trace_id="0" * 32, reason="steady",
     )  # fmt: skip
 
 
+def job(status: JobStatus) -> JobRecord:
+    training = TrainingJob(
+        job_id="qa-1", service="qa", slot_s=1.0, cloud="aws", trace_id="0" * 32, decision_id="decision-qa-001",
+        parent_version="base", data_start_s=0.0, data_end_s=1.0, hyperparameters={}, cost_ceiling_usd=1.0,
+        deadline_s=60.0,
+    )  # fmt: skip
+    return JobRecord(job=training, status=status, updated_s=2.0)
+
+
+class Door:
+    """What the test server answers, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.decisions: list[Decision] = []
+        self.jobs: list[JobRecord] = []
+        self.paths: list[str] = []
+
+    def body(self, path: str) -> dict[str, Any]:
+        if self.status != 200:
+            return {"error": "broken"}
+        return {"jobs": self.jobs} if path == "/jobs" else {"decisions": self.decisions}
+
+
 @contextmanager
-def door(reply: dict[str, Any], paths: list[str]) -> Iterator[str]:
+def opened(door: Door) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            paths.append(self.path)
-            self.send_response(int(reply.get("status", 200)))
+            door.paths.append(self.path)
+            self.send_response(door.status)
             self.end_headers()
-            self.wfile.write(json.dumps(msgspec.to_builtins(reply["body"])).encode())
+            self.wfile.write(json.dumps(msgspec.to_builtins(door.body(self.path))).encode())
 
         def log_message(self, *args: object) -> None:
             """Quiet."""
@@ -47,38 +70,32 @@ def door(reply: dict[str, Any], paths: list[str]) -> Iterator[str]:
         server.server_close()
 
 
-def no_jobs() -> list[JobRecord]:
-    return []
-
-
-def test_decisions_of_both_doors_are_merged_once_each_and_asked_for_incrementally() -> None:
-    reply: dict[str, Any] = {"body": {"decisions": [decision(1), decision(2), decision(1, "other")]}}
-    paths: list[str] = []
-    with door(reply, paths) as url:
-        observer = Observer({"aws": url, "azure": url}, no_jobs, 60.0, "qa")
+def test_both_doors_are_merged_and_decisions_asked_for_incrementally() -> None:
+    door = Door()
+    door.decisions, door.jobs = [decision(1), decision(2)], [job(JobStatus.TRAINING)]
+    with opened(door) as url:
+        observer = Observer({"aws": url, "azure": url}, 60.0)
         observer.poll()
-        reply["body"] = {"decisions": [decision(2), decision(3)]}
+        door.decisions, door.jobs = [decision(2), decision(3)], [job(JobStatus.LIVE)]
         observer.poll()
     assert [d.slot_s for d in observer.decisions()] == [1.0, 2.0, 3.0]
-    assert "decision-qa-002" in paths[-1] and observer.problem == ""
+    assert [j.status for j in observer.jobs()] == [JobStatus.LIVE]
+    assert "/decisions?since=2" in door.paths and observer.problem == ""
 
 
 def test_a_door_that_fails_is_said_and_the_next_poll_recovers() -> None:
-    reply: dict[str, Any] = {"status": 500, "body": {"error": "broken"}}
-    with door(reply, []) as url:
-        observer = Observer({"aws": url}, no_jobs, 60.0, "qa")
+    door = Door()
+    door.status = 500
+    with opened(door) as url:
+        observer = Observer({"aws": url}, 60.0)
         observer.poll()
         assert "HTTP 500" in observer.problem and observer.decisions() == []
-        reply |= {"status": 200, "body": {"decisions": [decision(1)]}}
+        door.status, door.decisions = 200, [decision(1)]
         observer.poll()
     assert observer.problem == "" and len(observer.decisions()) == 1
 
 
-def test_nobody_listening_and_tables_that_do_not_answer_are_said() -> None:
-    def broken() -> list[JobRecord]:
-        raise UnavailableError("table", "no route")
-
-    observer = Observer({"aws": "http://127.0.0.1:9"}, broken, 60.0, "qa")
+def test_nobody_listening_is_said() -> None:
+    observer = Observer({"aws": "http://127.0.0.1:9"}, 60.0)
     observer.poll()
-    assert "table is unavailable" in observer.problem
-    assert observer.jobs() == []
+    assert "aws/decisions" in observer.problem and "aws/jobs" in observer.problem
