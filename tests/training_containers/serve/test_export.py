@@ -64,7 +64,9 @@ def test_an_untied_output_layer_is_used(make_model: Callable, tmp_path: Path) ->
     weights = load_file(folder / "model.safetensors")
     before = OnnxEngine(folder).generate(PROMPTS, 8)
 
-    save_file(weights | {"lm_head.weight": weights["transformer.wte.weight"][::-1].copy()}, folder / "model.safetensors")
+    save_file(
+        weights | {"lm_head.weight": weights["transformer.wte.weight"][::-1].copy()}, folder / "model.safetensors"
+    )
 
     assert OnnxEngine(folder).generate(PROMPTS, 8) != before
 

@@ -1,0 +1,195 @@
+"""Versions swap under load without a failed or a wrong answer; tampered artifacts are refused."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from shared.errors import ConflictError, IntegrityError, InvalidInputError, ModelError, NotFoundError, UnavailableError
+from training_containers.finetune.artifact import pack
+from training_containers.serve.engine import OnnxEngine
+from training_containers.serve.registry import Registry, State
+
+PROMPTS = ["question: who wrote hamlet? answer:", "the quick", "a", "question: what is it? answer:"]
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry(OnnxEngine, keep=2)
+
+
+def _state(registry: Registry, version: str) -> State | None:
+    return next((m.state for m in registry.listing() if m.version == version), None)
+
+
+def _settled(registry: Registry, version: str) -> State:
+    until = time.monotonic() + 20
+    while (state := _state(registry, version)) in (None, State.LOADING):
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    return state
+
+
+def test_before_the_first_model_there_is_no_answer(registry: Registry) -> None:
+    with pytest.raises(UnavailableError, match="none is loaded yet"), registry.lease():
+        pass
+
+
+def test_a_directory_without_a_manifest_is_the_base_version(registry: Registry, model_dir: Path) -> None:
+    assert registry.load(model_dir, activate=True) == "base"
+    assert registry.active == "base"
+
+
+def test_swaps_under_load_fail_no_request_and_mix_no_versions(versions: dict[str, Path]) -> None:
+    expected = {v: [a.text for a in OnnxEngine(d).generate(PROMPTS, 8)] for v, d in versions.items()}
+    assert len({tuple(answers) for answers in expected.values()}) == 3, "versions must be told apart by their answers"
+    registry = Registry(OnnxEngine, keep=2)
+    registry.load(versions["m1"], activate=True)
+    stop, problems, counts = threading.Event(), [], itertools.count()
+
+    def client() -> None:
+        for i in itertools.cycle(range(len(PROMPTS))):
+            if stop.is_set():
+                return
+            try:
+                with registry.lease() as (version, batcher):
+                    text = batcher.answer(PROMPTS[i], 8, 10).text
+                if text != expected[version][i]:
+                    problems.append((version, i, text))
+            except Exception as exc:
+                problems.append(exc)
+            next(counts)
+
+    clients = [threading.Thread(target=client) for _ in range(4)]
+    for thread in clients:
+        thread.start()
+    for _, version in zip(range(24), itertools.cycle(["m2", "m3", "m1"]), strict=False):
+        registry.load_in_background(version, versions[version], activate=True)
+        assert _settled(registry, version) in (State.READY, State.ACTIVE)
+        while registry.active != version:
+            time.sleep(0.001)
+        assert len(registry.listing()) <= 3
+    stop.set()
+    for thread in clients:
+        thread.join()
+
+    assert problems == []
+    assert next(counts) > 100
+    assert len(registry.listing()) == 2, "only two versions are kept"
+
+
+def test_an_old_version_stays_addressable_until_it_is_unloaded(registry: Registry, versions: dict[str, Path]) -> None:
+    registry.load(versions["m1"], activate=True)
+    registry.load(versions["m2"], activate=True)
+
+    with registry.lease("m1") as (version, batcher):
+        assert version == "m1"
+        registry.unload("m1")
+        assert batcher.answer("the", 3, 10).tokens, "a request that has begun is finished"
+
+    with pytest.raises(NotFoundError, match="'m1' is not loaded"), registry.lease("m1"):
+        pass
+
+
+def test_the_active_version_cannot_be_unloaded(registry: Registry, versions: dict[str, Path]) -> None:
+    registry.load(versions["m1"], activate=True)
+
+    with pytest.raises(InvalidInputError, match="activate another one first"):
+        registry.unload("m1")
+    with pytest.raises(NotFoundError):
+        registry.unload("m9")
+    with pytest.raises(NotFoundError):
+        registry.activate("m9")
+
+
+def test_who_stops_being_active_is_told(versions: dict[str, Path]) -> None:
+    gone: list[str] = []
+    registry = Registry(OnnxEngine, on_inactive=gone.append)
+    registry.load(versions["m1"], activate=True)
+    registry.load(versions["m2"], activate=True)
+
+    assert gone == ["m1"]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_changed_file_is_refused_and_the_active_version_goes_on(
+    registry: Registry, versions: dict[str, Path], file: str
+) -> None:
+    registry.load(versions["m1"], activate=True)
+    content = bytearray((versions["m2"] / file).read_bytes())
+    content[-20] ^= 1
+    (versions["m2"] / file).write_bytes(content)
+
+    with pytest.raises(IntegrityError, match=file):
+        registry.load(versions["m2"])
+    registry.load_in_background("m2", versions["m2"], activate=True)
+
+    assert _settled(registry, "m2") is State.FAILED
+    assert "refusing to load it" in next(m.reason for m in registry.listing() if m.version == "m2")
+    assert registry.active == "m1"
+    with registry.lease() as (version, batcher):
+        assert version == "m1"
+        assert batcher.answer("the", 3, 10).tokens
+
+
+def test_a_failed_version_can_be_put_again_once_repaired(registry: Registry, versions: dict[str, Path]) -> None:
+    broken = versions["m2"]
+    weights = (broken / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(weights[:-4])
+    registry.load_in_background("m2", broken)
+    assert _settled(registry, "m2") is State.FAILED
+
+    (broken / "model.safetensors").write_bytes(weights)
+    registry.load_in_background("m2", broken, activate=True)
+
+    assert _settled(registry, "m2") in (State.READY, State.ACTIVE)
+
+
+def test_an_artifact_of_another_version_is_refused(registry: Registry, versions: dict[str, Path]) -> None:
+    with pytest.raises(ModelError, match="holds version 'm1', not 'm2'"):
+        registry.load(versions["m1"], "m2")
+
+
+def test_loading_twice_is_loading_once(registry: Registry, versions: dict[str, Path]) -> None:
+    registry.load(versions["m1"], activate=True)
+
+    assert registry.load_in_background("m1", versions["m1"], activate=True) is State.ACTIVE
+    with pytest.raises(ConflictError):
+        registry.load(versions["m1"])
+    assert [m.version for m in registry.listing()] == ["m1"]
+
+
+def test_an_archive_is_served_after_its_scratch_folder_is_gone(
+    registry: Registry, versions: dict[str, Path], tmp_path: Path
+) -> None:
+    expected = OnnxEngine(versions["m1"]).generate(PROMPTS, 8)
+    pack(versions["m1"], tmp_path / "model.tar.gz")
+    shutil.rmtree(versions["m1"])
+
+    registry.load(tmp_path / "model.tar.gz", activate=True)
+
+    with registry.lease() as (version, batcher):
+        assert version == "m1"
+        assert [batcher.answer(p, 8, 10) for p in PROMPTS] == expected
+
+
+def test_an_archive_that_reaches_outside_is_refused(
+    registry: Registry, versions: dict[str, Path], tmp_path: Path
+) -> None:
+    archive = tmp_path / "evil.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(versions["m1"] / "config.json", "../../escaped.json")
+
+    with pytest.raises(ModelError):
+        registry.load(archive)
+
+
+def test_a_path_that_does_not_exist_is_named(registry: Registry, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nowhere: no such model directory or archive"):
+        registry.load(tmp_path / "nowhere")
