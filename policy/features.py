@@ -102,13 +102,8 @@ class Tracker:
     """What is known of N services, updated one step at a time."""
 
     def __init__(self, count: int) -> None:
-        self.count = count
-        self._rows = np.arange(count)
-        self.reset_all()
-
-    def reset_all(self) -> None:
-        """Forget every service."""
-        n = self.count
+        n = self.count = count
+        self._rows = np.arange(n)
         self.t = np.full(n, -1, dtype=np.int64)
         self.capacity = 64
         # running sums of (quality, latency, rate, cpu, memory); entry k is the sum over the first k steps
@@ -129,16 +124,16 @@ class Tracker:
         self.jump_at, self.jump_size = np.zeros(n, dtype=np.int64), np.zeros(n)
         self.jumps, self.rises, self.before_jump = np.zeros(n), np.zeros(n), np.zeros(n)
         self.retrains = np.zeros(n)
+        self.step_change = np.zeros(n)
 
-    def reset(self, rows: NDArray[np.int64]) -> None:
-        """Forget the services in `rows`."""
-        for name, value in vars(self).items():
-            if isinstance(value, np.ndarray) and name != "_rows":
-                value[rows] = 0
-        self.t[rows] = -1
-        self.step_value[rows] = 1.0
-        self.cost[rows] = 1.0
-        self.variance[rows] = _NOISE**2
+    def restart(self, rows: NDArray[np.int64], begun: Tracker) -> None:
+        """Replace the services in `rows` by those of `begun`, a tracker of len(rows) services."""
+        for name, value in vars(begun).items():
+            if not isinstance(value, np.ndarray) or name in ("_rows", "sums"):
+                continue
+            getattr(self, name)[rows] = value
+        self.sums[rows] = 0.0
+        self.sums[rows, : begun.sums.shape[1]] = begun.sums
 
     def configure(self, rows: NDArray[np.int64], step_value_usd: Floats, delays: Floats) -> None:
         """Set what one point of quality is worth per step, (n,), and the steps a retrain takes per cloud, (n, 2)."""

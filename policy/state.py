@@ -99,7 +99,7 @@ def observation(
 def observe(history: History) -> Floats:
     """The paper's observation of a history's present step, shape (6,)."""
     last = slice(max(0, history.t + 1 - SMOOTHING_STEPS), None)
-    recent = sum(1 for retrain in history.retrains if retrain.started > history.t - REDEPLOY_WINDOW_STEPS)
+    recent = sum(1 for retrain in history.retrains if retrain.started >= history.t - REDEPLOY_WINDOW_STEPS)
     return observation(
         history.cpu[last],
         history.memory[last],

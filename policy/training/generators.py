@@ -175,10 +175,14 @@ def _load(rng: np.random.Generator, steps: int) -> tuple[Floats, Floats, Floats,
     return rate, latency, cpu, memory
 
 
-def _prices(rng: np.random.Generator, steps: int) -> tuple[Floats, Floats]:
-    """(T, 2) prices that revert to a mean, and the hours one retrain takes; a retrain costs 0.5 to 100 dollars."""
-    hours = rng.integers(1, 7, 2) / 6.0 - 1e-7  # a hair less than whole steps: rounding must not add one
-    cost = np.exp(rng.uniform(np.log(0.5), np.log(100.0))) * rng.uniform(0.8, 1.2, 2)
+def _prices(rng: np.random.Generator, steps: int, wide: bool) -> tuple[Floats, Floats]:
+    """(T, 2) prices that revert to a mean, and the hours one retrain takes; a retrain costs 0.5 to 100 dollars.
+
+    Wide: 0.2 to 200 dollars, up to 16 steps.
+    """
+    low, high, longest = (0.2, 200.0, 16) if wide else (0.5, 100.0, 6)
+    hours = rng.integers(1, longest + 1, 2) / 6.0 - 1e-7  # a hair less than whole steps: rounding must not add one
+    cost = np.exp(rng.uniform(np.log(low), np.log(high))) * rng.uniform(0.8, 1.2, 2)
     memory, shock = rng.uniform(0.75, 0.95, 2), rng.uniform(0.06, 0.18, 2)
     path = np.empty((steps, 2))
     path[0] = rng.normal(0.0, 0.15, 2)
@@ -188,8 +192,10 @@ def _prices(rng: np.random.Generator, steps: int) -> tuple[Floats, Floats]:
     return cost / hours * np.exp(path), hours
 
 
-def generate(family: str, seed: int, steps: int | None = None) -> Trace:
+def generate(family: str, seed: int, steps: int | None = None, wide: bool = False) -> Trace:
     """One random trace of a family; the same seed gives the same trace.
+
+    `wide` widens what differs between services (prices, delays, noise, the level of quality), not how they drift.
 
     Raises:
         InvalidInputError: no such family.
@@ -206,10 +212,11 @@ def generate(family: str, seed: int, steps: int | None = None) -> Trace:
     loss = ramp * loss + (1.0 - ramp) * loss[world.before]
     luck = rng.normal(0.0, np.exp(rng.uniform(np.log(0.004), np.log(0.028))), length)
     wobble = rng.normal(0.0, rng.uniform(0.001, 0.005), length)
-    quality = np.clip(rng.uniform(0.78, 0.95) + luck[:, None] + wobble[None, :] - loss, 0.02, 0.99)
+    level = rng.uniform(0.4, 0.95) if wide else rng.uniform(0.78, 0.95)
+    quality = np.clip(level + luck[:, None] + wobble[None, :] - loss, 0.02, 0.99)
     quality[np.tril_indices(length, -1)] = np.nan
     rate, latency, cpu, memory = _load(rng, length)
-    prices, hours = _prices(rng, length)
+    prices, hours = _prices(rng, length, wide)
     exact = quality.astype(np.float32)
     return Trace(
         bleu=exact,
@@ -222,7 +229,7 @@ def generate(family: str, seed: int, steps: int | None = None) -> Trace:
         train_hours=hours.astype(np.float32),
         step_minutes=STEP_MINUTES,
         value_usd_per_quality_hour=VALUE_USD,
-        noise_sd=float(rng.uniform(0.01, 0.05)),
+        noise_sd=float(rng.uniform(0.0, 0.08) if wide else rng.uniform(0.01, 0.05)),
         name=f"{family}-{seed:03d}",
     )
 

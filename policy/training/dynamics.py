@@ -1,0 +1,216 @@
+"""N services at once over a pool of traces: the one set of rules behind the vectorised and the single environment.
+
+Each service has its own stream of randomness, [seed, service, episode], drawn when an episode starts: which trace,
+measurement noise, load, and whether a job fails. So service k of a vector of any size lives the same life.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policy import reward as rewards
+from policy.features import WIDTH, Tracker
+from policy.history import Floats
+from policy.state import OBSERVATION, REDEPLOY_WINDOW_STEPS, SMOOTHING_STEPS, observation
+from policy.training.pool import Pool
+from shared.errors import InvalidInputError
+
+Observation = Literal["paper", "multistream"]
+#: longest delay of a job in steps
+_LONGEST: Final = 16
+_ROOM: Final = 256  # steps a trace may have
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What an episode is about. The load and failures are drawn afresh for each episode."""
+
+    observation: Observation = "multistream"
+    reward: rewards.Reward = "usd"
+    failing_share: float = 0.1  # share of episodes in which jobs may fail
+    highest_failure_rate: float = 0.2
+    load_spread: float = 3.0  # request rate and latency are multiplied by exp(uniform(-spread, spread))
+    max_steps: int | None = None  # cut an episode (truncated) before its trace ends
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The outcome of one step of N services. `observation` is of the new step, also where the episode is over."""
+
+    observation: Floats
+    reward: Floats
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    cost_usd: Floats
+
+
+class Dynamics:
+    """The state of N services."""
+
+    def __init__(self, pool: Pool, count: int, rules: Rules, seed: int = 0, first_service: int = 0) -> None:
+        if int(pool.steps.max()) > _ROOM or int(pool.delays.max()) > _LONGEST:
+            raise InvalidInputError(
+                f"the environment takes traces of up to {_ROOM} steps and {_LONGEST} steps of delay"
+            )
+        self.pool, self.count, self.rules = pool, count, rules
+        self.first_service = first_service
+        self.rows = np.arange(count)
+        self.tracker = Tracker(count)
+        self.seed(seed)
+
+    @property
+    def width(self) -> int:
+        """Length of one observation."""
+        return len(OBSERVATION) if self.rules.observation == "paper" else WIDTH
+
+    def seed(self, seed: int) -> None:
+        """Start every stream of randomness anew; `reset` follows."""
+        n = self.count
+        self._seed = seed
+        self.episode = np.zeros(n, dtype=np.int64)
+        self.trace, self.t, self.serving = (np.zeros(n, dtype=np.int64) for _ in range(3))
+        self.pending, self.live_at = np.full(n, -1), np.zeros(n, dtype=np.int64)
+        self.fails = np.zeros((n, _ROOM), dtype=bool)
+        self.noise = np.zeros((n, _ROOM))
+        self.load = np.ones((n, 2))
+        self.samples = np.full((n, SMOOTHING_STEPS, 5), np.nan)  # newest last: cpu, memory, rate, latency, quality
+        self.started = np.full((n, REDEPLOY_WINDOW_STEPS), False)
+
+    def reset(self, rows: NDArray[np.int64] | None = None) -> Floats:
+        """Begin a new episode in `rows` (all by default); observations of every service."""
+        rows = self.rows if rows is None else rows
+        pool, rules = self.pool, self.rules
+        for row in rows:
+            rng = np.random.default_rng([self._seed, self.first_service + int(row), int(self.episode[row])])
+            trace = int(rng.integers(len(pool)))
+            self.trace[row] = trace
+            self.noise[row] = rng.standard_normal(_ROOM) * pool.noise_sd[trace]
+            rate = rng.uniform(0.0, rules.highest_failure_rate) if rng.random() < rules.failing_share else 0.0
+            self.fails[row] = rng.random(_ROOM) < rate
+            self.load[row] = np.exp(rng.uniform(-rules.load_spread, rules.load_spread, 2))
+        self.episode[rows] += 1
+        self.t[rows] = self.serving[rows] = 0
+        self.pending[rows] = -1
+        self.samples[rows] = np.nan
+        self.started[rows] = False
+        begun = Tracker(len(rows))
+        chosen = self.trace[rows]
+        begun.configure(np.arange(len(rows)), pool.step_value_usd[chosen], pool.delays[chosen].astype(np.float64))
+        self._see(rows, np.zeros(len(rows), dtype=bool), begun)
+        self.tracker.restart(rows, begun)
+        return self.observe()
+
+    def in_flight(self) -> NDArray[np.bool_]:
+        """Where a job runs, so that only hold is possible."""
+        return self.pending >= 0
+
+    def masks(self) -> NDArray[np.bool_]:
+        """Possible actions, (N, 3)."""
+        free = ~self.in_flight()
+        return np.stack([np.ones_like(free), free, free], axis=1)
+
+    def best_action(self) -> NDArray[np.int64]:
+        """The optimal action of someone who knows the future, for the actual state; hold while a job runs."""
+        pool, t, s = self.pool, self.t, self.serving
+        here = pool.value(self.trace, s, t)
+        hold = pool.loss_usd[pool.at(self.trace, s, t)] + pool.value(self.trace, s, t + 1)
+        started = np.stack([self._start_value(self.rows, c) for c in (0, 1)], axis=1)
+        action = np.where(hold <= here + 1e-4, 0, np.argmin(started, axis=1) + 1)
+        return np.where(self.in_flight(), 0, action)
+
+    def _start_value(self, rows: NDArray[np.int64], cloud: int | NDArray[np.int64]) -> Floats:
+        """Cost from now on when a job starts now on `cloud` and all goes well afterwards."""
+        pool = self.pool
+        trace, t, s = self.trace[rows], self.t[rows], self.serving[rows]
+        delay = pool.delays[trace, cloud]
+        ahead = np.arange(_LONGEST)[None, :]
+        step = t[:, None] + ahead
+        counted = (ahead < delay[:, None]) & (step < pool.steps[trace][:, None])
+        index = pool.at(trace[:, None], s[:, None], np.where(counted, step, t[:, None]))
+        lost = (pool.loss_usd[index] * counted).sum(axis=1)
+        return np.asarray(pool.job_usd[pool.line_starts[trace] + t, cloud] + lost + pool.value(trace, t, t + delay))
+
+    def step(self, action: NDArray[np.int64]) -> Step:
+        """Act, and let one step pass. An action other than hold while a job runs is a hold."""
+        pool, rules = self.pool, self.rules
+        action = np.where(self.in_flight(), 0, action)
+        trace, t = self.trace, self.t
+        here = pool.at(trace, self.serving, t)
+        lost = pool.loss_usd[here].astype(np.float64)
+        job = np.zeros(self.count)
+        extra = np.zeros(self.count)
+        starting = np.flatnonzero(action)
+        if len(starting):
+            cloud = action[starting] - 1
+            job[starting] = pool.job_usd[pool.line_starts[trace[starting]] + t[starting], cloud]
+            extra[starting] = self._start_value(starting, cloud) - pool.value(
+                trace[starting], self.serving[starting], t[starting]
+            )
+            self.pending[starting] = t[starting]
+            self.live_at[starting] = t[starting] + pool.delays[trace[starting], cloud]
+        idle = self.pending < 0
+        following = pool.value(trace, self.serving, t + 1)
+        extra += np.where(idle, lost + following - pool.value(trace, self.serving, t), 0.0)
+        quality = pool.quality[here].astype(np.float64)
+
+        self.t = t + 1
+        terminated = self.t >= pool.steps[trace]
+        truncated = np.zeros_like(terminated)
+        if rules.max_steps is not None:
+            truncated = ~terminated & (self.t >= rules.max_steps)
+        due = (self.pending >= 0) & (self.live_at == self.t)
+        failed = due & self.fails[self.rows, np.minimum(self.t, _ROOM - 1)]
+        if failed.any():
+            value_old = pool.value(trace, self.serving, self.t)
+            extra += np.where(failed, value_old - pool.value(trace, np.maximum(self.pending, 0), self.t), 0.0)
+        live = due & ~failed & ~terminated
+        self.serving = np.where(live, self.pending, self.serving)
+        self.pending = np.where(due, -1, self.pending)
+        self.started = np.roll(self.started, -1, axis=1)
+        self.started[:, -1] = action > 0
+        # an episode that is over still shows its last step
+        self.t = np.minimum(self.t, pool.steps[trace] - 1)
+        self._see(self.rows, live, self.tracker)
+
+        if rules.reward == "paper":
+            paid = rewards.paper(quality, quality, action)
+        elif rules.reward == "regret":
+            paid = rewards.regret(extra, pool.optimum_usd[trace])
+        else:
+            paid = rewards.usd(lost, job, pool.step_value_usd[trace])
+        return Step(self.observe(), paid, terminated, truncated, lost + job)
+
+    def _see(self, rows: NDArray[np.int64], live: NDArray[np.bool_], tracker: Tracker) -> None:
+        """Measure the present step of `rows`; `live` (len(rows),) says where a new model serves from now on."""
+        pool, t, trace = self.pool, self.t[rows], self.trace[rows]
+        quality = pool.quality[pool.at(trace, self.serving[rows], t)] + self.noise[rows, t]
+        line = pool.line_starts[trace] + t
+        latency, rate, cpu, memory = pool.operations[line].T
+        rate, latency = rate * self.load[rows, 0], latency * self.load[rows, 1]
+        if self.rules.observation == "paper":
+            self.samples[rows, :-1] = self.samples[rows, 1:]
+            self.samples[rows, -1] = np.stack([cpu, memory, rate, latency, quality], axis=1)
+        else:
+            tracker.push(quality, latency, rate, cpu, memory, pool.job_usd[line], live, self.serving[rows])
+
+    def observe(self) -> Floats:
+        """Observations of the present step, (N, width)."""
+        if self.rules.observation == "multistream":
+            return self.tracker.observation()
+        cpu, memory, rate, latency, quality = (self.samples[:, :, k] for k in range(5))
+        return observation(cpu, memory, rate, latency, quality, self.started.sum(axis=1).astype(np.float64))
+
+    def hidden(self) -> Floats:
+        """What only a critic in training may see, (N, 5): true quality of the serving and of a fresh model, costs."""
+        pool, trace, t = self.pool, self.trace, self.t
+        serving = pool.quality[pool.at(trace, self.serving, t)].astype(np.float64)
+        fresh = pool.quality[pool.at(trace, t, t)].astype(np.float64)
+        optimum = pool.optimum_usd[trace]
+        here = pool.value(trace, self.serving, t)
+        renewed = pool.value(trace, t, t)
+        left = (pool.steps[trace] - t) / _ROOM
+        return np.stack([serving, fresh, left, here / optimum, (here - renewed) / optimum], axis=1)

@@ -1,0 +1,129 @@
+"""The environment tells the same story as the scorer, alone and in a vector, and as the live path."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from policy.features import build
+from policy.history import History
+from policy.state import observe
+from policy.training.dynamics import Dynamics, Rules
+from policy.training.environment import LLMEnv, LLMVecEnv
+from policy.training.generators import generate
+from policy.training.pool import Pool, training_pool
+from policy.training.replay import replay
+from policy.training.score import oracle, run_cost
+
+SURE: dict[str, Any] = {"failing_share": 0.0, "load_spread": 0.0}
+
+
+@pytest.fixture(scope="module")
+def pool() -> Pool:
+    return training_pool(14, seed=1)
+
+
+@pytest.mark.parametrize("observation", ["paper", "multistream"])
+def test_gymnasium_accepts_the_environment(pool: Pool, observation: str) -> None:
+    check_env(LLMEnv(pool, Rules(observation=observation)), skip_render_check=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("observation", ["paper", "multistream"])
+@pytest.mark.parametrize("reward", ["usd", "regret", "paper"])
+def test_vector_and_single_agree_step_by_step(pool: Pool, observation: str, reward: str) -> None:
+    rules = Rules(observation=observation, reward=reward, failing_share=0.5)  # type: ignore[arg-type]
+    many = LLMVecEnv(pool, 5, rules, seed=3)
+    singles = [LLMEnv(pool, rules, service=k) for k in range(5)]
+    together = many.reset()
+    alone = [env.reset(seed=3)[0] for env in singles]
+    rng = np.random.default_rng(0)
+    ended = 0
+    for _ in range(400):
+        np.testing.assert_allclose(together, np.stack(alone), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(many.action_masks(), [env.action_masks() for env in singles])
+        actions = rng.choice(3, 5, p=[0.9, 0.05, 0.05])
+        together, paid, done, infos = many.step(actions)
+        for k, env in enumerate(singles):
+            alone[k], single_paid, terminated, truncated, _ = env.step(actions[k])
+            assert single_paid == pytest.approx(paid[k], rel=1e-5, abs=1e-6)
+            assert (terminated or truncated) == done[k]
+            if done[k]:
+                ended += 1
+                np.testing.assert_allclose(infos[k]["terminal_observation"], alone[k], rtol=1e-5, atol=1e-6)
+                assert infos[k]["TimeLimit.truncated"] is False
+                alone[k] = env.reset()[0]
+    assert ended >= 5
+
+
+def test_a_time_limit_truncates(pool: Pool) -> None:
+    env = LLMVecEnv(pool, 3, Rules(observation="paper", max_steps=10), seed=0)
+    env.reset()
+    for _ in range(10):
+        *_, done, infos = env.step(np.zeros(3, dtype=int))
+    assert done.all()
+    assert all(info["TimeLimit.truncated"] for info in infos)
+
+
+@pytest.mark.parametrize("family", ["sudden", "recurring", "gradual"])
+def test_rewards_add_up_to_the_score(family: str) -> None:
+    trace = generate(family, 5)
+    pool = Pool([trace])
+    best, _ = oracle(trace)
+    spent, regret = Dynamics(pool, 1, Rules(reward="usd", **SURE)), Dynamics(pool, 1, Rules(reward="regret", **SURE))
+    spent.reset()
+    regret.reset()
+    rng = np.random.default_rng(1)
+    decisions, money, share = [], 0.0, 0.0
+    for _ in range(trace.steps):
+        action = rng.choice(3, 1, p=[0.8, 0.1, 0.1])
+        decisions.append(0 if spent.in_flight()[0] else int(action[0]))
+        outcome = spent.step(action)
+        money += float(outcome.cost_usd[0])
+        share += float(regret.step(action).reward[0])
+    cost = run_cost(trace, decisions).cost_usd
+    assert money == pytest.approx(cost, rel=1e-5)
+    assert share == pytest.approx(-(cost - best) / best, rel=1e-3)
+
+
+def test_the_optimal_action_costs_nothing_extra() -> None:
+    trace = generate("recurring", 9)
+    env = Dynamics(Pool([trace]), 1, Rules(reward="regret", **SURE))
+    env.reset()
+    assert sum(float(env.step(env.best_action()).reward[0]) for _ in range(trace.steps)) == pytest.approx(0.0, abs=1e-3)
+
+
+class Watcher:
+    """Retrains now and then, and keeps what it would have shown a network."""
+
+    name = "watcher"
+
+    def __init__(self, at: tuple[int, ...]) -> None:
+        self.at = at
+        self.seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def reset(self, seed: int) -> None:
+        self.seen = {}
+
+    def decide(self, history: History) -> int:
+        self.seen[history.t] = (build(history), observe(history))
+        return int(history.t in self.at)
+
+
+@pytest.mark.parametrize("observation", ["multistream", "paper"])
+def test_environment_and_live_path_build_the_same_observation(observation: str) -> None:
+    trace = generate("sudden", 4)
+    quiet = type(trace)(**{f: getattr(trace, f) for f in trace.__dataclass_fields__} | {"noise_sd": 0.0})
+    watcher = Watcher((20, 60, 61, 100))
+    decisions = replay(quiet, watcher, seed=0)
+    env = Dynamics(Pool([quiet]), 1, Rules(observation=observation, **SURE))  # type: ignore[arg-type]
+    observed = env.reset()
+    for t in range(quiet.steps):
+        if t in watcher.seen:
+            expected = watcher.seen[t][0 if observation == "multistream" else 1]
+            np.testing.assert_allclose(observed[0], expected, rtol=1e-4, atol=1e-5)
+        else:
+            assert env.in_flight()[0]
+        observed = env.step(np.array([decisions[t]])).observation
