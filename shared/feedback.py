@@ -1,34 +1,19 @@
-"""Labelled pairs as JSON lines in the object store: serving containers append, a training job's snapshot reads."""
+"""The training data of a job: a snapshot of the labelled pairs that the serving containers wrote.
+
+They write JSON lines of FeedbackPair to feedback/CLOUD/YYYYMMDDTHHMMSS-ID.jsonl, the time being that of the write.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from shared.contracts import FeedbackPair, decode, encode
 from shared.errors import ContractError
 from shared.ports import ObjectStore
 
-
-class ObjectFeedback:
-    """FeedbackStore: one object per append under feedback/SERVICE/DAY/, named by its content."""
-
-    def __init__(self, objects: ObjectStore, service: str) -> None:
-        self._objects = objects
-        self._service = service
-
-    def append(self, pairs: Iterable[FeedbackPair]) -> None:
-        """Write the pairs; the same pairs again make the same object."""
-        by_day: dict[str, list[FeedbackPair]] = {}
-        for pair in pairs:
-            by_day.setdefault(_day(pair.received_s), []).append(pair)
-        for day, of_day in by_day.items():
-            body = b"".join(encode(pair) + b"\n" for pair in of_day)
-            digest = hashlib.sha256(body).hexdigest()[:16]
-            first_ms = int(min(pair.received_s for pair in of_day) * 1000)
-            self._objects.put(f"feedback/{self._service}/{day}/{first_ms}-{digest}.jsonl", body)
+PREFIX: Final = "feedback/"
 
 
 class Snapshot(NamedTuple):
@@ -39,7 +24,7 @@ class Snapshot(NamedTuple):
     skipped: list[str]  # lines that are no FeedbackPair, each named by object and number
 
 
-def snapshot(stores: Iterable[ObjectStore], service: str, start_s: float, end_s: float) -> Snapshot:
+def snapshot(stores: Iterable[ObjectStore], start_s: float, end_s: float) -> Snapshot:
     """The pairs received in [start_s, end_s), each line once, oldest first: the same input gives the same bytes.
 
     One damaged line must not stop every retrain, so it is skipped and reported.
@@ -47,13 +32,13 @@ def snapshot(stores: Iterable[ObjectStore], service: str, start_s: float, end_s:
     Raises:
         UnavailableError: a store did not answer.
     """
+    # A pair is written after it was received: an object written before the window holds nothing of it.
+    first = f"{dt.datetime.fromtimestamp(start_s, dt.UTC):%Y%m%dT%H%M%S}"
     found: dict[bytes, float] = {}
     skipped: list[str] = []
-    first_day, last_day = _day(start_s), _day(end_s)
-    prefix = f"feedback/{service}/"
     for store in stores:
-        for key in store.list(prefix):
-            if not first_day <= key.removeprefix(prefix).partition("/")[0] <= last_day:
+        for key in store.list(PREFIX):
+            if key.rpartition("/")[2] < first:
                 continue
             for number, line in enumerate(store.get(key).splitlines(), start=1):
                 if not line.strip():
@@ -67,7 +52,3 @@ def snapshot(stores: Iterable[ObjectStore], service: str, start_s: float, end_s:
                     found[encode(pair)] = pair.received_s
     ordered = sorted(found.items(), key=lambda item: (item[1], item[0]))
     return Snapshot(b"".join(line + b"\n" for line, _ in ordered), [received for _, received in ordered], skipped)
-
-
-def _day(time_s: float) -> str:
-    return f"{dt.datetime.fromtimestamp(time_s, dt.UTC):%Y-%m-%d}"

@@ -18,6 +18,8 @@ from shared.routing import Router
 
 log = logging.getLogger("opportune.functions.inference")
 
+#: tells the endpoint when the answer is of no use any more, in seconds from now
+TIMEOUT_HEADER: Final = "X-Opportune-Timeout"
 #: share of the remaining time the first endpoint gets while another could still be asked
 FIRST_SHARE: Final = 0.6
 #: with less time than this left, another attempt could not succeed
@@ -153,7 +155,7 @@ class Inference:
     ) -> dict[str, Any]:
         """One request. Feedback takes other time than an answer, so only `predict` teaches the router."""
         learn = path == "predict"
-        headers = {"traceparent": f"00-{trace_id}-{trace_id[:16]}-01"}
+        headers = {"traceparent": f"00-{trace_id}-{trace_id[:16]}-01", TIMEOUT_HEADER: f"{timeout_s:.3f}"}
         started_s = self._clock()
         if learn:
             self._router.started(endpoint)

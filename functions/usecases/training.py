@@ -112,7 +112,7 @@ def _holds(deps: Deps, lock: Lock, now_s: float) -> bool:
 
 def _start(deps: Deps, held: Held, now_s: float) -> Outcome:
     job, objects, state = held.record.job, deps.own.objects, State(deps.own.documents)
-    data = feedback.snapshot(_stores(deps), job.service, job.data_start_s, job.data_end_s)
+    data = feedback.snapshot(_stores(deps), job.data_start_s, job.data_end_s)
     if data.skipped:
         log.warning(
             "skipped damaged feedback",
@@ -150,6 +150,6 @@ def _stores(deps: Deps) -> list[ObjectStore]:
     stores: list[ObjectStore] = []
     for attempt in deps.reachable("read feedback"):
         with attempt as cloud:
-            next(iter(cloud.objects.list("feedback/")), None)
+            next(iter(cloud.objects.list(feedback.PREFIX)), None)
             stores.append(cloud.objects)
     return stores

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import io
 import json
 import re
 import shlex
-import tarfile
 from typing import Any, Final
 
 import urllib3
@@ -119,16 +117,22 @@ class AzureMLTraining:
         cfg, path = self._settings, self._workspace.path
         environment, _, version = cfg.azureml_environment.partition(":")
         inputs = {"data": {"jobInputType": "uri_folder", "uri": data_uri, "mode": "Download"}}
-        command = "python -m training_containers train --data ${{inputs.data}} --model ${{outputs.model}}"
+        command = (
+            "python -m training_containers train --data ${{inputs.data}}"
+            " --model ${{outputs.model}} --checkpoints ${{outputs.checkpoints}}"
+        )
         if parent_uri:
             inputs["parent"] = {"jobInputType": "uri_folder", "uri": parent_uri, "mode": "Download"}
             command += " --parent ${{inputs.parent}}"
         for name, value in sorted(job.hyperparameters.items()):
             command += f" --hyperparameter {shlex.quote(f'{name}={value}')}"
-        output = {
-            "jobOutputType": "uri_folder",
-            "uri": self._objects.uri(f"jobs/{job.job_id}/model/"),
-            "mode": "ReadWriteMount",
+        outputs = {
+            name: {
+                "jobOutputType": "uri_folder",
+                "uri": self._objects.uri(f"jobs/{job.job_id}/{name}/"),
+                "mode": "ReadWriteMount",
+            }
+            for name in ("model", "checkpoints")
         }
         return {
             "properties": {
@@ -139,7 +143,7 @@ class AzureMLTraining:
                 "environmentId": f"{path}/environments/{environment}/versions/{version or '1'}",
                 "computeId": f"{path}/computes/{cfg.azureml_compute}",
                 "inputs": inputs,
-                "outputs": {"model": output},
+                "outputs": outputs,
                 "environmentVariables": {"OPPORTUNE_TRACE_ID": job.trace_id, "OPPORTUNE_JOB_ID": job.job_id},
                 "limits": {"jobLimitsType": "Command", "timeout": f"PT{max(1, round(job.deadline_s))}S"},
                 "resources": {"instanceCount": 1},
@@ -171,21 +175,8 @@ class AzureMLTraining:
         self._workspace.call("POST", f"jobs/{job_id}/cancel")
 
     def artifact(self, job_id: str) -> bytes:
-        """The output folder as model.tar.gz, packed the same way every time."""
-        prefix = f"jobs/{job_id}/model/"
-        keys = sorted(self._objects.list(prefix))
-        if not keys:
-            raise NotFoundError(f"Azure ML job {job_id} has no model artifact")
-        if f"{prefix}model.tar.gz" in keys:
-            return self._objects.get(f"{prefix}model.tar.gz")
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
-            for key in keys:
-                body = self._objects.get(key)
-                member = tarfile.TarInfo(key.removeprefix(prefix))
-                member.size = len(body)
-                archive.addfile(member, io.BytesIO(body))
-        return packed.getvalue()
+        """model.tar.gz, which the container leaves in its model output."""
+        return self._objects.get(f"jobs/{job_id}/model/model.tar.gz")
 
 
 class AzureMLHost:
