@@ -15,6 +15,7 @@ import contextlib
 import os
 import random
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -35,6 +36,7 @@ from local.reaper import MARK, end, marked
 from shared.errors import InvalidInputError, OpportuneError
 
 TAIL_LINES: Final = 15
+TOOLS: Final = Path(__file__).parents[1] / ".tools" / "bin"
 # Below the range that outgoing connections take their ports from, so that none grabs a port before it is bound.
 PORTS: Final = range(20000, 32000)
 
@@ -214,6 +216,16 @@ def require_port(port: int) -> int:
         except OSError as exc:
             raise PortInUseError(port) from exc
     return port
+
+
+def tool(name: str) -> Path:
+    """A program that `make install` fetched, else one on PATH. Raises InvalidInputError when there is neither."""
+    fetched = TOOLS / name
+    if fetched.exists():
+        return fetched
+    if found := shutil.which(name):
+        return Path(found)
+    raise InvalidInputError(f"{name} was not found in {TOOLS} or on PATH; run `make install`")
 
 
 def http_ok(url: str) -> Health:

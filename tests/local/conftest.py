@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from local.aws.cloud import local_credentials
-from local.supervisor import Service, Supervisor, free_port, tcp_ok
+from local.azure.storage import azurite_command, connection_string
+from local.supervisor import Service, Supervisor, free_port, tcp_ok, tool
 
 # A container: reads its hyperparameters and channels, writes a model, and fails or waits when it is told to.
 TRAIN = textwrap.dedent(
@@ -50,6 +51,12 @@ class Serving(NamedTuple):
     calls: list[tuple[str, str, Any]]
 
 
+class Azurite(NamedTuple):
+    """A running Azure storage."""
+
+    connection: str
+
+
 class LocalAws(NamedTuple):
     """A running embedded AWS."""
 
@@ -57,13 +64,18 @@ class LocalAws(NamedTuple):
     client: Callable[[str], Any]
 
 
-def eventually(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
-    """The first truthy value of `condition`; fails after the timeout."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.05)
-    return value
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., Any]:
+    """A function that waits for the first truthy value of a condition and fails when there is none in time."""
+
+    def wait(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+        deadline = time.monotonic() + timeout_s
+        while not (value := condition()):
+            assert time.monotonic() < deadline, "did not happen in time"
+            time.sleep(0.05)
+        return value
+
+    return wait
 
 
 def _supervisor(folder: Path) -> Supervisor:
@@ -140,3 +152,11 @@ def local_aws(running: Supervisor, serving: Serving, tmp_path_factory: pytest.Te
         )
 
     return LocalAws(url, client)
+
+
+@pytest.fixture(scope="session")
+def azurite(running: Supervisor) -> Azurite:
+    """Azure queues, blobs and tables."""
+    blob, queue, table = (free_port() for _ in range(3))
+    running.start(Service("azurite", azurite_command(tool("azurite"), blob, queue, table), tcp_ok(table)))
+    return Azurite(connection_string(blob, queue, table))
