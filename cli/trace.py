@@ -1,0 +1,107 @@
+"""`opportune trace`: build drift traces from a dated question stream, and look into them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.group()
+def trace() -> None:
+    """Build and inspect drift traces."""
+
+
+@trace.command()
+@click.option("--questions", required=True, help="builtin, RealTimeQA or plain JSONL (.xz, .gz), or SQuAD JSON.")
+@click.option("--skip", type=click.IntRange(min=0), default=0, show_default=True, help="Oldest questions left out.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .npz to write.")
+@click.option("--model", default="small", show_default=True, help="small, or a folder or hub name of a GPT-2.")
+@click.option("--steps", type=click.IntRange(min=2), default=32, show_default=True)
+@click.option("--initial", type=click.IntRange(min=1), default=240, show_default=True, help="Questions of step 0.")
+@click.option("--per-step", type=click.IntRange(min=1), default=40, show_default=True, help="New questions a step.")
+@click.option("--train-pairs", type=click.IntRange(min=1), default=400, show_default=True, help="Learnt by a retrain.")
+@click.option("--eval-pairs", type=click.IntRange(min=1), default=100, show_default=True, help="Asked at each step.")
+@click.option(
+    "--half-life", type=float, default=4.0, show_default=True, help="Steps until a question is half as popular."
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=15, show_default=True)
+@click.option("--learning-rate", type=float, default=2e-3, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Local processes.")
+@click.option("--step-minutes", type=float, default=10.0, show_default=True)
+@click.option("--value", type=float, default=6.0, show_default=True, help="Dollars per point of quality and hour.")
+@click.option("--price-aws", type=float, default=4.0, show_default=True, help="Dollars per hour of training.")
+@click.option("--price-azure", type=float, default=3.6, show_default=True, help="Dollars per hour of training.")
+@click.option("--train-hours", type=float, default=0.16, show_default=True)
+def build(questions: str, skip: int, out: Path, executor: Any, workers: int, **options: Any) -> None:
+    """Fine-tune at each step of a question stream and evaluate on every later one: a real T x T quality matrix.
+
+    A build that was interrupted goes on where it stopped: its rows are kept in OUT.parts.
+
+    Example: opportune trace build --questions realtimeqa_all.jsonl.xz --out real.npz --seed 1
+    """
+    from rich.console import Console
+
+    from cli.trace_learner import make_base, run_task
+    from policy.training import matrices
+    from training_containers.finetune.data import load_questions
+
+    stream = [(q.question, q.answers) for q in load_questions(questions)[skip:]]
+    economics = {key: options.pop(key) for key in ("step_minutes", "value", "price_aws", "price_azure", "train_hours")}
+    digest = hashlib.sha256(repr(stream).encode()).hexdigest()
+    recipe = matrices.Recipe(questions_sha256=digest, **options)
+    console = Console(stderr=True)
+
+    def show(done: int, of: int, left_s: float) -> None:
+        console.print(f"{done}/{of} models, about {left_s / 60:.0f} minutes left")
+
+    bleu, accuracy = matrices.build(
+        recipe, stream, out.with_suffix(".parts"), make_base, run_task, executor, workers, show
+    )
+    built = matrices.as_trace(
+        bleu,
+        accuracy,
+        step_minutes=economics["step_minutes"],
+        value_usd_per_quality_hour=economics["value"],
+        price_usd_per_hour=(economics["price_aws"], economics["price_azure"]),
+        train_hours=(economics["train_hours"], economics["train_hours"]),
+        name=out.stem,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    built.save(out)
+    console.print(f"{out}: {built.steps} steps")
+
+
+@trace.command()
+@click.argument("files", nargs=-1, required=True, metavar="TRACE.npz...")
+def show(files: tuple[str, ...]) -> None:
+    """Steps, cost ratio, and what the optimum would do on each trace.
+
+    Example: opportune trace show traces/*.npz
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from policy.training.score import oracle, run_cost
+    from policy.training.trace import load
+
+    table = Table()
+    for column in ("trace", "steps", "minutes", "retrain $", "J never $", "J* $", "retrains in J*"):
+        table.add_column(column, justify="left" if column == "trace" else "right")
+    for file in files:
+        loaded = load(Path(file))
+        best, decisions = oracle(loaded)
+        table.add_row(
+            loaded.name,
+            str(loaded.steps),
+            f"{loaded.step_minutes:g}",
+            f"{loaded.job_usd.min(axis=1).mean():.2f}",
+            f"{run_cost(loaded, [0] * loaded.steps).cost_usd:.2f}",
+            f"{best:.2f}",
+            str(sum(action > 0 for action in decisions)),
+        )
+    Console(width=110).print(table)
