@@ -71,10 +71,21 @@ class ContainerProcess:
 
     def _end(self, grace_s: float) -> int:
         self._kill(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(grace_s)
+        deadline = time.monotonic() + grace_s
+        # The leader may be a shell that ends at once, while the training it started writes its checkpoint.
+        while self._alive() and time.monotonic() < deadline:
+            time.sleep(0.05)
         self._kill(signal.SIGKILL)
         return self._process.wait()
+
+    def _alive(self) -> bool:
+        """Whether anything of the process group lives."""
+        self._process.poll()  # takes the leader's exit code, so that it does not count as a zombie
+        try:
+            os.killpg(self._process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def _kill(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -11,7 +11,7 @@ from typing import Any
 from waitress import create_server
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
-WsgiApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 #: an API Gateway refuses bodies above this
 MAX_BODY_BYTES = 10 * 1024 * 1024

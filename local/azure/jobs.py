@@ -162,7 +162,7 @@ class JobRunner:
                 return "Canceled", "cancelled before it ran"
             job.status = "Running"
             job.details["StartTimeUtc"] = _stamp()
-            job.process = ContainerProcess(["/bin/sh", "-c", f"exec {command}"], env, ROOT, output_log)
+            job.process = ContainerProcess(["/bin/sh", "-c", command], env, ROOT, output_log)
         ended, code = job.process.wait(seconds((properties.get("limits") or {}).get("timeout")))
         for key, folder in outputs.items():
             self._datastore.upload(folder, self._output_uri(job, key))
@@ -195,7 +195,12 @@ class JobRunner:
         if not self._event_grid_url:
             return
         kinds = ["RunStatusChanged"] + (["RunCompleted"] if job.status == "Completed" else [])
-        threading.Thread(target=lambda: [self._deliver(_event(job, kind)) for kind in kinds], daemon=True).start()
+        events = [_event(job, kind) for kind in kinds]
+        threading.Thread(target=self._deliver_all, args=(events,), name="event-grid", daemon=True).start()
+
+    def _deliver_all(self, events: list[dict[str, Any]]) -> None:
+        for event in events:
+            self._deliver(event)
 
     def _deliver(self, event: dict[str, Any]) -> None:
         headers = {"Content-Type": "application/json", "aeg-event-type": "Notification"}
