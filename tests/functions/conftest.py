@@ -1,0 +1,258 @@
+"""Two clouds in memory, a deps object per cloud, and what a service leaves behind: metrics, feedback, artifacts."""
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pytest
+
+from functions.usecases.deps import Deps
+from policy.decide import load_policy
+from policy.policies import Policy
+from shared.adapters.memory import (
+    MemoryHost,
+    MemoryMetrics,
+    MemoryNotifier,
+    MemoryQueue,
+    MemoryTraining,
+    memory_cloud,
+)
+from shared.contracts import (
+    Cloud,
+    FeedbackPair,
+    Metrics,
+    MetricWindow,
+    ModelManifest,
+    Series,
+    TrainingJob,
+    encode,
+)
+from shared.errors import MetricsError, NoSamplesError
+from shared.ports import CloudServices
+from shared.settings import Settings
+from shared.state import State
+
+NOW = 1_800_000_000.0  # a slot boundary
+
+
+def metric_window(now_s: float, quality: float = 0.5) -> MetricWindow:
+    """Thirty healthy slots up to now."""
+    times = tuple(now_s - 60.0 * back for back in range(30, -1, -1))
+    values = {"cpu": 0.4, "memory": 0.5, "request_rate": 4.0, "latency": 0.2, "bleu": quality, "accuracy": quality}
+    series = {name: Series(times, (value,) * len(times)) for name, value in values.items()}
+    return MetricWindow(service="qa", start_s=times[0], end_s=now_s, step_s=60.0, series=series)
+
+
+def metrics_of(quality: float, examples: int = 40) -> Metrics:
+    return Metrics(bleu1=quality, exact_match=quality, f1=quality, rouge_l=quality, examples=examples)
+
+
+def artifact_of(job_id: str, **changes: Any) -> bytes:
+    """A model.tar.gz whose candidate scores 0.8 against the serving model's 0.5, unless told otherwise."""
+    weights = b"weights of " + job_id.encode()
+    manifest = ModelManifest(
+        service="qa",
+        model_version="m" + hashlib.sha256(job_id.encode()).hexdigest()[:10],
+        parent_version="base",
+        job_id=job_id,
+        trace_id="1" * 32,
+        created_s=NOW,
+        base_model="tiny",
+        data_start_s=0.0,
+        data_end_s=NOW,
+        data_sha256="0" * 64,
+        train_examples=100,
+        eval_sha256="0" * 64,
+        candidate=metrics_of(0.8),
+        serving=metrics_of(0.5),
+        duration_s=60.0,
+        files={"model.safetensors": hashlib.sha256(weights).hexdigest()},
+    )
+    manifest = msgspec.structs.replace(manifest, **changes)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, body in (("model.safetensors", weights), ("manifest.json", encode(manifest))):
+            member = tarfile.TarInfo(name)
+            member.size = len(body)
+            archive.addfile(member, io.BytesIO(body))
+    return packed.getvalue()
+
+
+@dataclass
+class World:
+    """Both clouds and everything around them."""
+
+    clouds: dict[Cloud, CloudServices]
+    settings: Settings
+    notifier: MemoryNotifier = field(default_factory=MemoryNotifier)
+    metrics: MetricWindow | MetricsError | None = None
+    policy: Policy = field(default_factory=lambda: load_policy("always"))
+
+    def deps(self, cloud: Cloud = "aws", clouds: dict[Cloud, CloudServices] | None = None, **changes: Any) -> Deps:
+        settings = msgspec.structs.replace(self.settings, cloud=cloud, **changes)
+        answer = self.metrics if self.metrics is not None else metric_window(NOW)
+        return Deps(
+            settings=settings,
+            clouds=clouds or self.clouds,
+            metrics=lambda: MemoryMetrics(answer),
+            policy=lambda: self.policy,
+            notifier=self.notifier,
+        )
+
+    def state(self, cloud: Cloud = "aws") -> State:
+        return State(self.clouds[cloud].documents)
+
+    def queue(self, cloud: Cloud = "aws") -> MemoryQueue:
+        queue = self.clouds[cloud].queue
+        assert isinstance(queue, MemoryQueue)
+        return queue
+
+    def training(self, cloud: Cloud = "aws") -> MemoryTraining:
+        training = self.clouds[cloud].training
+        assert isinstance(training, MemoryTraining)
+        return training
+
+    def host(self, cloud: Cloud = "aws") -> MemoryHost:
+        host = self.clouds[cloud].host
+        assert isinstance(host, MemoryHost)
+        return host
+
+    def label(self, cloud: Cloud, first: int, count: int, received_s: float = NOW - 600) -> None:
+        """Write `count` labelled pairs the way a serving container does."""
+        pairs = [
+            FeedbackPair(question=f"question {n}", answers=(f"answer {n}",), received_s=received_s + n)
+            for n in range(first, first + count)
+        ]
+        body = b"".join(encode(pair) + b"\n" for pair in pairs)
+        self.clouds[cloud].objects.put(f"feedback/{cloud}/20270115T075500-{first}.jsonl", body)
+
+
+@pytest.fixture
+def world() -> World:
+    """A service with labelled pairs on both clouds and the base model serving."""
+    made = World({"aws": memory_cloud("aws"), "azure": memory_cloud("azure")}, Settings(min_new_pairs=4))
+    made.label("aws", 0, 10)
+    made.label("azure", 10, 10)
+    return made
+
+
+@pytest.fixture
+def no_metrics() -> MetricsError:
+    return NoSamplesError("avg(llm_bleu)")
+
+
+@pytest.fixture
+def artifact() -> Callable[..., bytes]:
+    return artifact_of
+
+
+@pytest.fixture
+def metrics_with() -> Callable[..., Metrics]:
+    return metrics_of
+
+
+@pytest.fixture
+def now() -> float:
+    return NOW
+
+
+@pytest.fixture
+def job() -> Callable[..., TrainingJob]:
+    """A valid job message's content."""
+
+    def make(**changes: Any) -> TrainingJob:
+        plain = TrainingJob(
+            job_id="qa-20270115t080000",
+            service="qa",
+            slot_s=NOW,
+            cloud="aws",
+            trace_id="a" * 32,
+            decision_id="decision-qa-20270115t080000",
+            parent_version="base",
+            data_start_s=0.0,
+            data_end_s=NOW,
+            hyperparameters={"job_id": "qa-20270115t080000"},
+            cost_ceiling_usd=10.0,
+            deadline_s=3600.0,
+        )
+        return msgspec.structs.replace(plain, **changes)
+
+    return make
+
+
+class CrashError(Exception):
+    """The function's process died here."""
+
+
+@dataclass
+class Fuse:
+    """Lets `calls` port calls through, then crashes: instead of the next call, or right after it."""
+
+    calls: int
+    after: bool
+    blown: bool = False
+
+    def guard(self, port: Any) -> Any:
+        fuse = self
+
+        class Guarded:
+            def __getattr__(self, name: str) -> Any:
+                real = getattr(port, name)
+
+                def call(*args: Any, **kwargs: Any) -> Any:
+                    fuse.calls -= 1
+                    if fuse.calls == -1 and not fuse.after:
+                        fuse.blown = True
+                        raise CrashError(name)
+                    dies_after = fuse.calls == -1
+                    try:
+                        return real(*args, **kwargs)
+                    finally:
+                        if dies_after:
+                            fuse.blown = True
+                            raise CrashError(name)
+
+                return call
+
+        return Guarded()
+
+    def clouds(self, world: World) -> dict[Cloud, CloudServices]:
+        """The world's clouds, every port call of which goes through the fuse."""
+        return {
+            name: CloudServices(name, *(self.guard(port) for port in services[1:]))
+            for name, services in world.clouds.items()
+        }
+
+
+@pytest.fixture
+def crash_everywhere() -> Callable[..., int]:
+    """Run a use case again and again, each time in a fresh world that crashes one port call later, then repair it."""
+
+    def sweep(
+        fresh: Callable[[], World],
+        act: Callable[[World, Deps], Any],
+        check: Callable[[World], None],
+        cloud: Cloud = "aws",
+    ) -> int:
+        crashes = 0
+        for after in (False, True):
+            for calls in range(200):
+                world, fuse = fresh(), Fuse(calls, after)
+                try:
+                    act(world, world.deps(cloud, fuse.clouds(world)))
+                except CrashError:
+                    act(world, world.deps(cloud))  # the redelivery
+                assert fuse.blown or fuse.calls >= 0, "a crash was swallowed"
+                check(world)
+                if not fuse.blown:
+                    break
+                crashes += 1
+            else:
+                pytest.fail("the use case never ran to its end")
+        return crashes
+
+    return sweep
