@@ -152,13 +152,6 @@ def create_app(
             response.headers["Allow"] = ", ".join(error.valid_methods)
         return response
 
-    @app.after_request
-    def goodbye(response: Response) -> Response:
-        """A stopping process tells clients to connect elsewhere."""
-        if draining():
-            response.headers["Connection"] = "close"
-        return response
-
     return app
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import Any, Final
 import waitress
 from flask import Flask
 from waitress.channel import HTTPChannel
-from waitress.task import ErrorTask
+from waitress.task import ErrorTask, WSGITask
 
 from shared.errors import ConfigurationError
 
@@ -35,7 +36,17 @@ class _JsonErrorTask(ErrorTask):
         self.write(body)
 
 
+class _Task(WSGITask):
+    """A stopping process tells its clients to connect elsewhere."""
+
+    def execute(self) -> None:
+        if self.channel.server.stopping.is_set():
+            self.set_close_on_finish()
+        super().execute()
+
+
 class _Channel(HTTPChannel):
+    task_class = _Task
     error_task_class = _JsonErrorTask
 
 
@@ -48,7 +59,9 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=1024)
     except (OSError, OverflowError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        # socket.create_server puts the address into strerror as well
+        number = exc.errno if isinstance(exc, OSError) else None
+        reason = os.strerror(number) if number is not None and number > 0 else str(exc)
         raise ConfigurationError("--port", f"{host}:{port}", f"a free port ({reason.lower()})") from exc
 
 
@@ -70,6 +83,7 @@ class Server:
             asyncore_use_poll=True,
         )
         self._server.channel_class = _Channel
+        self._server.stopping = self._stopping
         self.port: int = listening.getsockname()[1]
 
     @property

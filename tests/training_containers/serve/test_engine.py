@@ -44,7 +44,7 @@ def _rows(vocab: int, count: int, seed: int) -> tuple[list[list[int]], list[int]
 
 
 @pytest.fixture(scope="module")
-def trained(make_model: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model after it has learnt five answers and where they end."""
     import torch
     from transformers import GPT2LMHeadModel
@@ -66,7 +66,7 @@ def trained(make_model: Callable, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_weights_answer_as_hugging_face_does_alone_and_batched(
-    make_model: Callable, tmp_path: Path, seed: int
+    make_model: Callable[..., Path], tmp_path: Path, seed: int
 ) -> None:
     engine = OnnxEngine(make_model(tmp_path / "m", seed=seed))
     rows, limits = _rows(engine.config.vocab_size, 24, seed)

@@ -18,7 +18,9 @@ from training_containers.serve.export import export_onnx, read_config
 PROMPTS = ["question: who wrote hamlet? answer:", "the"]
 
 
-def test_the_graph_holds_no_weights_so_an_artifact_stores_each_one_once(make_model: Callable, tmp_path: Path) -> None:
+def test_the_graph_holds_no_weights_so_an_artifact_stores_each_one_once(
+    make_model: Callable[..., Path], tmp_path: Path
+) -> None:
     folder = make_model(tmp_path / "m")
 
     graph = export_onnx(folder)
@@ -27,7 +29,7 @@ def test_the_graph_holds_no_weights_so_an_artifact_stores_each_one_once(make_mod
     assert graph.stat().st_size < 20_000 < (folder / "model.safetensors").stat().st_size
 
 
-def test_an_exported_and_a_plain_directory_answer_alike(make_model: Callable, tmp_path: Path) -> None:
+def test_an_exported_and_a_plain_directory_answer_alike(make_model: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
     plain = OnnxEngine(folder).generate(PROMPTS, 8)
 
@@ -36,7 +38,7 @@ def test_an_exported_and_a_plain_directory_answer_alike(make_model: Callable, tm
     assert OnnxEngine(folder).generate(PROMPTS, 8) == plain
 
 
-def test_the_names_used_on_the_hub_are_understood(make_model: Callable, tmp_path: Path) -> None:
+def test_the_names_used_on_the_hub_are_understood(make_model: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
     expected = OnnxEngine(folder).generate(PROMPTS, 8)
     weights = load_file(folder / "model.safetensors")
@@ -48,7 +50,7 @@ def test_the_names_used_on_the_hub_are_understood(make_model: Callable, tmp_path
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_half_precision_weights_are_served_as_the_fp32_they_stand_for(
-    make_model: Callable, tmp_path: Path, dtype: type
+    make_model: Callable[..., Path], tmp_path: Path, dtype: type
 ) -> None:
     folder, rounded = make_model(tmp_path / "half"), make_model(tmp_path / "rounded")
     weights = {k: v.astype(dtype) for k, v in load_file(folder / "model.safetensors").items()}
@@ -59,7 +61,7 @@ def test_half_precision_weights_are_served_as_the_fp32_they_stand_for(
     assert OnnxEngine(folder).generate(PROMPTS, 8) == OnnxEngine(rounded).generate(PROMPTS, 8)
 
 
-def test_an_untied_output_layer_is_used(make_model: Callable, tmp_path: Path) -> None:
+def test_an_untied_output_layer_is_used(make_model: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
     weights = load_file(folder / "model.safetensors")
     before = OnnxEngine(folder).generate(PROMPTS, 8)
@@ -90,7 +92,7 @@ def test_an_untied_output_layer_is_used(make_model: Callable, tmp_path: Path) ->
     ],
 )
 def test_an_unusable_directory_is_refused_in_one_line(
-    make_model: Callable, tmp_path: Path, spoil: Callable[[Path], object], message: str
+    make_model: Callable[..., Path], tmp_path: Path, spoil: Callable[[Path], object], message: str
 ) -> None:
     folder = make_model(tmp_path / "m")
     spoil(folder)
@@ -101,7 +103,7 @@ def test_an_unusable_directory_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_the_end_of_text_may_be_several_tokens(make_model: Callable, tmp_path: Path) -> None:
+def test_the_end_of_text_may_be_several_tokens(make_model: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
     _change(folder, eos_token_id=[0, 7])
 

@@ -180,3 +180,21 @@ def test_an_unwritable_folder_is_a_failed_write_not_a_crash(tmp_path: Path, coun
 def test_another_address_is_refused_with_the_known_forms(address: str) -> None:
     with pytest.raises(ConfigurationError, match="allowed: dir:PATH, s3://bucket/prefix, azure-blob:container/prefix"):
         open_sink(address, Settings())
+
+
+def test_an_s3_address_is_a_bucket_and_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    from moto import mock_aws
+
+    from shared.adapters.aws import S3Objects, client
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        client.cache_clear()
+        client("s3").create_bucket(Bucket="opportune")
+        open_sink("s3://opportune/data", Settings()).put("feedback/aws/x.jsonl", b"1")
+
+        assert S3Objects("opportune").get("data/feedback/aws/x.jsonl") == b"1"
+    client.cache_clear()

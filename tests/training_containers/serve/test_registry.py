@@ -51,7 +51,8 @@ def test_swaps_under_load_fail_no_request_and_mix_no_versions(versions: dict[str
     assert len({tuple(answers) for answers in expected.values()}) == 3, "versions must be told apart by their answers"
     registry = Registry(OnnxEngine, keep=2)
     registry.load(versions["m1"], activate=True)
-    stop, problems, counts = threading.Event(), [], itertools.count()
+    stop, counts = threading.Event(), itertools.count()
+    problems: list[object] = []
 
     def client() -> None:
         for i in itertools.cycle(range(len(PROMPTS))):
