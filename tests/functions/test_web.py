@@ -1,0 +1,135 @@
+import random
+import time
+
+import pytest
+
+from functions.usecases.inference import Inference, RouteCache
+from functions.usecases.tick import tick
+from functions.web import create_app
+from shared.adapters.memory import MemoryInference
+from shared.errors import UnavailableError
+from shared.routing import Router
+
+
+@pytest.fixture
+def endpoints():
+    """What the endpoints do; a test replaces it."""
+    return {"answer": lambda url, body, timeout_s, headers: {"answer": "42", "model_version": "m1"}}
+
+
+@pytest.fixture
+def browser(world, now, endpoints):
+    """A client of the app of a service that ticked once."""
+    tick(world.deps(), now)
+    state = world.state()
+    routes = RouteCache(lambda: state.routes("qa"), time.monotonic, 2.0)
+    client = MemoryInference(lambda *request: endpoints["answer"](*request))
+    inference = Inference(routes, Router(time.monotonic, random.Random(1)), client)
+    return create_app(world.deps(max_body_bytes=2000).settings, state, inference).test_client()
+
+
+def test_a_question_is_answered_with_cloud_version_and_trace(browser):
+    trace = "c" * 32
+    answer = browser.post("/predict", json={"question": "why?"}, headers={"traceparent": f"00-{trace}-{'d' * 16}-01"})
+    assert answer.status_code == 200
+    assert answer.json["answer"] == "42"
+    assert answer.json["cloud"] in ("aws", "azure")
+    assert (answer.json["model_version"], answer.json["trace_id"]) == ("m1", trace)
+
+
+def test_a_wrong_traceparent_gets_a_trace_of_our_own(browser):
+    answer = browser.post("/predict", json={"question": "why?"}, headers={"traceparent": "zz"})
+    assert len(answer.json["trace_id"]) == 32
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field", "words"),
+    [
+        ("/predict", "{", None, "not JSON"),
+        ("/predict", "[]", None, "JSON object"),
+        ("/predict", "{}", "question", "question"),
+        ("/predict", '{"question": 7}', "question", "Expected `str`"),
+        ("/predict", b"\xff\xfe", None, "not JSON"),
+        ("/feedback", '{"question": "q"}', "answers", "answers"),
+        ("/feedback", '{"question": "q", "answers": ["a"], "cloud": "gcp"}', "cloud", "gcp"),
+    ],
+)
+def test_a_malformed_body_is_a_400_that_names_the_field(browser, path, body, field, words):
+    answer = browser.post(path, data=body)
+    assert answer.status_code == 400
+    assert words in answer.json["error"]
+    assert answer.json.get("field") == field
+
+
+def test_a_body_over_the_limit_is_a_413_in_json(browser):
+    answer = browser.post("/predict", json={"question": "x" * 3000})
+    assert answer.status_code == 413
+    assert "limit of 2000" in answer.json["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("get", "/nothing", 404), ("get", "/predict", 405), ("get", "/decisions/none", 404), ("delete", "/routes", 405)],
+)
+def test_every_error_is_json(browser, method, path, status):
+    answer = getattr(browser, method)(path)
+    assert answer.status_code == status
+    assert answer.mimetype == "application/json"
+    assert answer.json["error"]
+    assert status != 405 or answer.headers["Allow"]
+
+
+def test_no_endpoint_is_a_503_with_retry_after(browser, endpoints):
+    def down(url, *_):
+        raise UnavailableError(url, "connection refused")
+
+    endpoints["answer"] = down
+    answer = browser.post("/predict", json={"question": "why?"})
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "1"
+    assert "connection refused" in answer.json["error"]
+
+
+def test_a_bug_is_a_500_in_json_without_its_insides(browser, endpoints):
+    def bug(*_):
+        raise ZeroDivisionError("secret detail")
+
+    endpoints["answer"] = bug
+    browser.application.config["PROPAGATE_EXCEPTIONS"] = False
+    answer = browser.post("/predict", json={"question": "why?"})
+    assert answer.status_code == 500
+    assert "secret detail" not in answer.text
+    assert answer.json["trace_id"]
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "soon", "1.5", "٣"])
+def test_a_wrong_deadline_is_a_400(browser, value):
+    answer = browser.post("/predict", json={"question": "q"}, headers={"X-Opportune-Deadline-Ms": value.encode()})
+    assert answer.status_code == 400
+    assert "X-Opportune-Deadline-Ms" in answer.json["error"]
+
+
+def test_the_callers_deadline_reaches_the_endpoint(browser, endpoints):
+    seen = []
+    endpoints["answer"] = lambda url, body, timeout_s, headers: seen.append(timeout_s) or {}
+    browser.post("/predict", json={"question": "q"}, headers={"X-Opportune-Deadline-Ms": "500"})
+    assert 0.2 < seen[0] <= 0.3
+
+
+def test_routes_and_decisions_can_be_read(browser, now):
+    assert {e["cloud"] for e in browser.get("/routes").json["endpoints"]} == {"aws", "azure"}
+    (decision,) = browser.get("/decisions").json["decisions"]
+    assert browser.get(f"/decisions/{decision['decision_id']}").json == decision
+    assert browser.get(f"/decisions?since={now}").json["decisions"] == [decision]
+    assert browser.get(f"/decisions?since={now + 60}").json["decisions"] == []
+    assert browser.get("/decisions?since=2027-01-15T08:00:01Z").json["decisions"] == []
+    assert browser.get("/decisions?since=2027-01-15T08:00:00").json["decisions"] == [decision]
+
+
+@pytest.mark.parametrize("query", ["since=yesterday", "since=nan", "since=1e99", "limit=0", "limit=x", "limit=2000"])
+def test_a_wrong_query_is_a_400(browser, query):
+    assert browser.get(f"/decisions?{query}").status_code == 400
+
+
+def test_healthz_answers_without_any_dependency(browser):
+    assert browser.get("/healthz").json == {"status": "ok", "service": "qa", "cloud": "aws"}
