@@ -27,6 +27,24 @@ STEP_MINUTES: Final = 10.0
 VALUE_USD: Final = 6.0
 
 
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How much services differ in everything but how they drift: (low, high) of uniform or log-uniform draws."""
+
+    cost_usd: tuple[float, float] = (0.5, 100.0)  # of one retrain, log-uniform
+    longest_steps: int = 6  # a retrain takes 1 to this many steps
+    level: tuple[float, float] = (0.78, 0.95)  # quality of a fresh model
+    noise_sd: tuple[float, float] = (0.01, 0.05)
+
+
+#: like the traces that policies are judged on
+USUAL: Final = Spread()
+#: everything that may be met in life
+WIDE: Final = Spread(cost_usd=(0.2, 200.0), longest_steps=16, level=(0.4, 0.95), noise_sd=(0.0, 0.08))
+#: retrains that are cheap beside what they bring, as on one small GPU instance
+CHEAP: Final = Spread(cost_usd=(0.5, 8.0), longest_steps=16)
+
+
 @dataclass(frozen=True)
 class World:
     """How the world moved: `distance[i, j]` (T, T), and per model the share of the present that its data holds.
@@ -175,14 +193,11 @@ def _load(rng: np.random.Generator, steps: int) -> tuple[Floats, Floats, Floats,
     return rate, latency, cpu, memory
 
 
-def _prices(rng: np.random.Generator, steps: int, wide: bool) -> tuple[Floats, Floats]:
-    """(T, 2) prices that revert to a mean, and the hours one retrain takes; a retrain costs 0.5 to 100 dollars.
-
-    Wide: 0.2 to 200 dollars, up to 16 steps.
-    """
-    low, high, longest = (0.2, 200.0, 16) if wide else (0.5, 100.0, 6)
-    hours = rng.integers(1, longest + 1, 2) / 6.0 - 1e-7  # a hair less than whole steps: rounding must not add one
-    cost = np.exp(rng.uniform(np.log(low), np.log(high))) * rng.uniform(0.8, 1.2, 2)
+def _prices(rng: np.random.Generator, steps: int, spread: Spread) -> tuple[Floats, Floats]:
+    """(T, 2) prices that revert to a mean, and the hours one retrain takes on each cloud."""
+    # a hair less than whole steps: rounding must not add one
+    hours = rng.integers(1, spread.longest_steps + 1, 2) / 6.0 - 1e-7
+    cost = np.exp(rng.uniform(*np.log(spread.cost_usd))) * rng.uniform(0.8, 1.2, 2)
     memory, shock = rng.uniform(0.75, 0.95, 2), rng.uniform(0.06, 0.18, 2)
     path = np.empty((steps, 2))
     path[0] = rng.normal(0.0, 0.15, 2)
@@ -192,10 +207,8 @@ def _prices(rng: np.random.Generator, steps: int, wide: bool) -> tuple[Floats, F
     return cost / hours * np.exp(path), hours
 
 
-def generate(family: str, seed: int, steps: int | None = None, wide: bool = False) -> Trace:
+def generate(family: str, seed: int, steps: int | None = None, spread: Spread = USUAL) -> Trace:
     """One random trace of a family; the same seed gives the same trace.
-
-    `wide` widens what differs between services (prices, delays, noise, the level of quality), not how they drift.
 
     Raises:
         InvalidInputError: no such family.
@@ -212,11 +225,10 @@ def generate(family: str, seed: int, steps: int | None = None, wide: bool = Fals
     loss = ramp * loss + (1.0 - ramp) * loss[world.before]
     luck = rng.normal(0.0, np.exp(rng.uniform(np.log(0.004), np.log(0.028))), length)
     wobble = rng.normal(0.0, rng.uniform(0.001, 0.005), length)
-    level = rng.uniform(0.4, 0.95) if wide else rng.uniform(0.78, 0.95)
-    quality = np.clip(level + luck[:, None] + wobble[None, :] - loss, 0.02, 0.99)
+    quality = np.clip(rng.uniform(*spread.level) + luck[:, None] + wobble[None, :] - loss, 0.02, 0.99)
     quality[np.tril_indices(length, -1)] = np.nan
     rate, latency, cpu, memory = _load(rng, length)
-    prices, hours = _prices(rng, length, wide)
+    prices, hours = _prices(rng, length, spread)
     exact = quality.astype(np.float32)
     return Trace(
         bleu=exact,
@@ -229,7 +241,7 @@ def generate(family: str, seed: int, steps: int | None = None, wide: bool = Fals
         train_hours=hours.astype(np.float32),
         step_minutes=STEP_MINUTES,
         value_usd_per_quality_hour=VALUE_USD,
-        noise_sd=float(rng.uniform(0.0, 0.08) if wide else rng.uniform(0.01, 0.05)),
+        noise_sd=float(rng.uniform(*spread.noise_sd)),
         name=f"{family}-{seed:03d}",
     )
 

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.training.generators import FAMILIES, generate
+from policy.training.generators import FAMILIES, USUAL, WIDE, Spread, generate
 from policy.training.score import plan
 from policy.training.trace import Floats, Trace
 
@@ -70,9 +70,16 @@ class Pool:
         return np.where(inside, found, 0.0)
 
 
-def training_pool(count: int, seed: int, families: Sequence[str] = tuple(FAMILIES), wide_share: float = 0.2) -> Pool:
-    """`count` traces, the families in turn; the last `wide_share` of each round with wider prices, delays and noise."""
-    rng = np.random.default_rng(seed)
-    wide = rng.random(count) < wide_share
+def training_pool(
+    count: int,
+    seed: int,
+    families: Sequence[str] = tuple(FAMILIES),
+    spread: Spread = USUAL,
+    wide_share: float = 0.0,
+) -> Pool:
+    """`count` traces, the families in turn; a share of them spread as wide as life."""
+    wide = np.random.default_rng(seed).random(count) < wide_share
     first = 1_000_000 + 100_000 * seed
-    return Pool(generate(families[k % len(families)], first + k, wide=bool(wide[k])) for k in range(count))
+    return Pool(
+        generate(families[k % len(families)], first + k, spread=WIDE if wide[k] else spread) for k in range(count)
+    )

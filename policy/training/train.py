@@ -1,0 +1,191 @@
+"""Training: PPO of stable-baselines3 on the batched environment, a clone of the oracle's plans first.
+
+One recipe is a frozen `Recipe`; `PRESETS` holds the ones that made the shipped policies. Seeded throughout, one core.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from torch import nn
+
+from policy.history import Floats
+from policy.reward import Reward
+from policy.training.dynamics import Dynamics, Observation, Rules
+from policy.training.environment import LLMVecEnv
+from policy.training.export import export, features_of
+from policy.training.generators import CHEAP, FAMILIES, USUAL, Spread
+from policy.training.networks import AsymmetricPolicy, PaperExtractor
+from policy.training.pool import Pool, training_pool
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides what comes out of training."""
+
+    observation: Observation = "paper"
+    reward: Reward = "regret"
+    steps: int = 50_000
+    seed: int = 0
+    traces: int = 210
+    families: tuple[str, ...] = tuple(FAMILIES)
+    spread: Spread = USUAL
+    wide_share: float = 0.0
+    services: int = 64
+    n_steps: int = 32
+    minibatches: int = 4
+    epochs: int = 5
+    learning_rate: float = 1e-3
+    gamma: float = 0.98
+    gae_lambda: float = 0.95
+    entropy: float = 0.003
+    clone_steps: int = 0  # environment steps to imitate the oracle on before PPO
+
+
+PRESETS: Final[dict[str, Recipe]] = {
+    "ppo-paper": Recipe(
+        steps=3_000_000, traces=1400, spread=CHEAP, services=256, n_steps=64, minibatches=8, clone_steps=400_000
+    ),
+    "ppo": Recipe(
+        observation="multistream",
+        steps=12_000_000,
+        traces=2100,
+        wide_share=0.15,
+        services=512,
+        n_steps=32,
+        minibatches=8,
+        clone_steps=1_500_000,
+        entropy=0.005,
+    ),
+}
+
+
+class _Report(BaseCallback):
+    """Tells the caller how far it is."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        super().__init__()
+        self._progress, self._total = progress, total
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self._progress("ppo", min(self.num_timesteps, self._total), self._total)
+
+
+def build(recipe: Recipe, env: LLMVecEnv) -> Any:
+    """The untrained model of a recipe."""
+    batch = recipe.services * recipe.n_steps
+    common: dict[str, Any] = {
+        "n_steps": recipe.n_steps,
+        "batch_size": batch // recipe.minibatches,
+        "n_epochs": recipe.epochs,
+        "learning_rate": lambda left: recipe.learning_rate * left,
+        "gamma": recipe.gamma,
+        "gae_lambda": recipe.gae_lambda,
+        "ent_coef": recipe.entropy,
+        "seed": recipe.seed,
+        "device": "cpu",
+    }
+    if recipe.observation == "paper":
+        shape = {"features_extractor_class": PaperExtractor, "net_arch": [64, 64]}
+        return PPO("MlpPolicy", env, policy_kwargs=shape, **common)
+    shape = {"net_arch": {"pi": [64], "vf": [64]}, "activation_fn": nn.ReLU}
+    return MaskablePPO(AsymmetricPolicy, env, policy_kwargs=shape, **common)
+
+
+def wander(env: Dynamics, steps: int, seed: int) -> Floats:
+    """Observations of rare random retrains, (steps * N, D): what the scaler is fitted to."""
+    rng = np.random.default_rng(seed)
+    seen = [env.reset()]
+    for _ in range(steps):
+        outcome = env.step(np.where(rng.random(env.count) < 0.03, rng.integers(1, 3, env.count), 0))
+        over = np.flatnonzero(outcome.terminated | outcome.truncated)
+        seen.append(env.reset(over) if len(over) else outcome.observation)
+    return np.concatenate(seen)
+
+
+def clone(model: Any, recipe: Recipe, pool: Pool, progress: Progress) -> None:
+    """Imitate the oracle where the policy itself goes (so that its own mistakes are in the lesson)."""
+    policy = model.policy
+    rules = Rules(recipe.observation, recipe.reward)
+    env = Dynamics(pool, recipe.services, rules, seed=recipe.seed + 77)
+    rng = np.random.default_rng(recipe.seed)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=1e-3)
+    observed = env.reset()
+    rounds = max(1, recipe.clone_steps // (recipe.services * 16))
+    for done in range(rounds):
+        seen, labels = [], []
+        for _ in range(16):
+            x = torch.as_tensor(observed, dtype=torch.float32)
+            free = ~env.in_flight()
+            best = env.best_action()
+            seen.append(x[free])
+            labels.append(torch.as_tensor(best[free]))
+            with torch.no_grad():
+                chances = torch.softmax(_logits(policy, recipe, x), dim=1).numpy()
+            drawn = (rng.random((env.count, 1)) > np.cumsum(chances, axis=1)).sum(axis=1).clip(0, 2)
+            outcome = env.step(np.where(rng.random(env.count) < 0.5, best, drawn))
+            over = np.flatnonzero(outcome.terminated | outcome.truncated)
+            observed = env.reset(over) if len(over) else outcome.observation
+        logits = _logits(policy, recipe, torch.cat(seen))
+        loss = nn.functional.cross_entropy(logits, torch.cat(labels))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        progress("clone", done + 1, rounds)
+
+
+def _logits(policy: Any, recipe: Recipe, x: torch.Tensor) -> torch.Tensor:
+    """The actor's logits for observations (N, D)."""
+    features = (
+        policy.features_extractor(x) if recipe.observation == "paper" else policy.pi_features_extractor.streams(x)
+    )
+    logits: torch.Tensor = policy.action_net(policy.mlp_extractor.policy_net(features))
+    return logits
+
+
+def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
+    """Train, then write `out` (.onnx) and the stable-baselines3 archive beside it (.zip). Returns what was done."""
+    torch.set_num_threads(1)
+    torch.manual_seed(recipe.seed)
+    began = time.monotonic()
+    pool = training_pool(recipe.traces, recipe.seed, recipe.families, recipe.spread, recipe.wide_share)
+    rules = Rules(recipe.observation, recipe.reward)
+    env = LLMVecEnv(pool, recipe.services, rules, seed=recipe.seed, hidden=recipe.observation == "multistream")
+    model = build(recipe, env)
+    observed = wander(Dynamics(pool, 256, rules, seed=recipe.seed + 55), 200, recipe.seed)
+    for module in model.policy.modules():
+        if hasattr(module, "scaler"):
+            module.scaler.fit(observed)
+    if recipe.clone_steps:
+        clone(model, recipe, pool, progress)
+    learning = time.monotonic()
+    model.learn(recipe.steps, callback=_Report(progress, recipe.steps))
+    seconds = time.monotonic() - learning
+    origin = {
+        "recipe": asdict(recipe),
+        "traces_sha256": pool.sha256,
+        "steps_per_second": round(recipe.steps / seconds),
+        "seconds": round(time.monotonic() - began),
+    }
+    model.save(out.with_suffix(".zip"))
+    export(model.policy, recipe.observation, features_of(recipe.observation), origin, out)
+    return origin
+
+
+def with_overrides(recipe: Recipe, **changed: Any) -> Recipe:
+    """The recipe with what the caller gave (None: not given)."""
+    return replace(recipe, **{name: value for name, value in changed.items() if value is not None})
