@@ -13,14 +13,16 @@ from training_containers.finetune.data import read_lines
 
 #: fewer labelled pairs than this cannot be split into something to learn and something to judge by
 MIN_PAIRS: Final = 8
+#: of the recent records, one in this many is held out for evaluation
+HELD_OUT_EVERY: Final = 3
 
 
 class Split(NamedTuple):
     """What is learnt from and what is judged by.
 
-    The newest records are the evaluation set: held out as *records*. Users do repeat themselves, and a closed-book
-    model can only know what it was taught, so a question asked again may be in both; `unseen_share` says how much of
-    the evaluation set was never asked before.
+    The evaluation set is recent and held out as *records*. Users do repeat themselves, and a closed-book model can
+    only know what it was taught, so a question asked again may be in both; `unseen_share` says how much of the
+    evaluation set was never asked before.
     """
 
     train: list[FeedbackPair]
@@ -68,13 +70,16 @@ def _pairs_of(file: Path) -> Iterable[FeedbackPair]:
 
 
 def split_by_time(pairs: list[FeedbackPair], eval_share: float, max_eval: int) -> Split:
-    """The newest `eval_share` of `pairs` (oldest first; at most `max_eval`) evaluates, the others train.
+    """Every third of the newest records evaluates (`eval_share` of all, at most `max_eval`), the others train.
 
-    Each side keeps one record per question, the newest, because answers change over time.
+    Not the newest themselves, all of them: after a sudden drift they are what has to be learnt. Each side keeps one
+    record per question, the newest, because answers change over time.
     """
     count = min(max(1, round(eval_share * len(pairs))), max_eval)
-    train = _newest_per_question(pairs[:-count])
-    evaluation = _newest_per_question(pairs[-count:])
+    step = max(1, min(HELD_OUT_EVERY, len(pairs) // count))
+    held_out = set(range(len(pairs) - 1, len(pairs) - 1 - step * count, -step))
+    train = _newest_per_question([pair for i, pair in enumerate(pairs) if i not in held_out])
+    evaluation = _newest_per_question([pair for i, pair in enumerate(pairs) if i in held_out])
     taught = {_key(pair) for pair in train}
     unseen = sum(_key(pair) not in taught for pair in evaluation) / len(evaluation)
     return Split(train, evaluation, unseen)
