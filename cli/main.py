@@ -56,7 +56,7 @@ def main() -> None:
     try:
         opportune.main(standalone_mode=False)
     except click.ClickException as exc:
-        exc.show()
+        click.echo(f"opportune: {exc.format_message()}", err=True)
         sys.exit(2)
     except click.Abort:
         click.echo("interrupted", err=True)
