@@ -92,6 +92,13 @@ class ContainerProcess:
             os.killpg(self._process.pid, number)
 
 
+def container_log(name: str, otherwise: Path) -> Path:
+    """Where a container's output goes: OPPORTUNE_LOCAL_CONTAINER_LOGS, where it outlives the job's folder."""
+    folder = Path(os.environ.get("OPPORTUNE_LOCAL_CONTAINER_LOGS") or otherwise)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.log"
+
+
 def image_command() -> list[str]:
     """What the training image runs: `python -m training_containers train`, or OPPORTUNE_LOCAL_TRAIN_COMMAND."""
     override = os.environ.get("OPPORTUNE_LOCAL_TRAIN_COMMAND")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tarfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -32,23 +33,36 @@ class ServingAdmin:
         return cls(url.rstrip("/"), env.get("OPPORTUNE_ADMIN_TOKEN", "")) if url else None
 
     def load(self, version: str, artifact: Path) -> None:
-        """Load `artifact` beside the active version. Raises UnavailableError with the process's reason."""
+        """Load `artifact` beside the active version, and wait until it is ready.
+
+        Raises UnavailableError with the process's reason.
+        """
         self._send("PUT", f"/models/{version}", {"artifact": str(artifact)})
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            listed = {model["version"]: model for model in self._send("GET", "/models")["models"]}
+            found = listed.get(version, {"state": "failed", "reason": "it was unloaded meanwhile"})
+            if found["state"] in ("ready", "active"):
+                return
+            if found["state"] == "failed" or time.monotonic() > deadline:
+                reason = found["reason"] or f"it did not load within {TIMEOUT_S:g} s"
+                raise UnavailableError(f"model version {version} at {self.url}", reason)
+            time.sleep(0.1)
 
     def activate(self, version: str) -> None:
         """Swap to `version`. Raises UnavailableError with the process's reason."""
         self._send("POST", f"/models/{version}/activate", {})
 
-    def _send(self, method: str, path: str, body: dict[str, Any]) -> None:
+    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         request = urllib.request.Request(
             self.url + path,
-            data=json.dumps(body).encode(),
+            data=json.dumps(body).encode() if body is not None else None,
             method=method,
             headers={"Content-Type": "application/json", ADMIN_HEADER: self.token},
         )
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-                answer.read()
+                return dict(json.loads(answer.read() or b"{}"))
         except urllib.error.HTTPError as exc:
             reason = exc.read(2000).decode(errors="replace")
             raise UnavailableError(f"serving process {self.url}", f"{method} {path}: {exc.code} {reason}") from exc

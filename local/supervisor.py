@@ -40,6 +40,9 @@ TOOLS: Final = Path(__file__).parents[1] / ".tools" / "bin"
 # Below the range that outgoing connections take their ports from, so that none grabs a port before it is bound.
 PORTS: Final = range(20000, 32000)
 
+# A proxy for the outside world does not lead back to this machine.
+_DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
 Health = Callable[[], bool]
 
 
@@ -65,7 +68,7 @@ class Service:
     name: str
     command: Sequence[str]
     health: Health | None = None
-    env: Mapping[str, str] = field(default_factory=dict)  # added to this process's environment
+    env: Mapping[str, str | None] = field(default_factory=dict)  # changes to this process's environment; None removes
     cwd: Path | None = None
     start_timeout_s: float = 60.0
 
@@ -172,13 +175,16 @@ class Supervisor:
     def _spawn(self, service: Service) -> None:
         if service.name in self._running:
             raise ValueError(f"a service named {service.name} is running")
+        env = {
+            name: value for name, value in {**os.environ, **service.env, MARK: self.mark}.items() if value is not None
+        }
         with self.log(service.name).open("ab") as log:
             self._running[service.name] = subprocess.Popen(
                 list(service.command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **service.env, MARK: self.mark},
+                env=env,
                 cwd=service.cwd,
                 start_new_session=True,
             )
@@ -233,7 +239,7 @@ def http_ok(url: str) -> Health:
 
     def health() -> bool:
         try:
-            with urllib.request.urlopen(url, timeout=2):
+            with _DIRECT.open(url, timeout=2):
                 return True
         except (urllib.error.URLError, OSError):
             return False

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from moto.core.utils import utcnow
 
-from local.container import ROOT, ContainerProcess, Ended, image_command, image_env
+from local.container import ROOT, ContainerProcess, Ended, container_log, image_command, image_env
 from shared.adapters.aws import S3Objects, client, translated
 from shared.errors import OpportuneError
 
@@ -115,7 +115,10 @@ class TrainingRunner:
                 return "Stopped", "Stopped", ""
             job.training_start_time = utcnow()
             run.process = ContainerProcess(
-                image_command(), _container_env(job, root), ROOT, self._work_dir / f"{job.training_job_name}.log"
+                image_command(),
+                _container_env(job, root),
+                ROOT,
+                container_log(f"sagemaker-{job.training_job_name}", self._work_dir),
             )
         _secondary(job, "Training")
         _announce(job)

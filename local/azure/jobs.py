@@ -21,7 +21,7 @@ from typing import Any, Final
 from azure.core.exceptions import AzureError
 
 from local.azure.storage import Datastore
-from local.container import ROOT, ContainerProcess, Ended, image_env
+from local.container import ROOT, ContainerProcess, Ended, container_log, image_env
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ class JobRunner:
             "AZUREML_EXPERIMENT_NAME": properties.get("experimentName", "Default"),
             **{name: str(value) for name, value in (properties.get("environmentVariables") or {}).items()},
         }
-        output_log = self._work_dir / f"{job.name}.log"
+        output_log = container_log(f"azureml-{job.name}", self._work_dir)
         with self._lock:
             if job.cancel_requested:
                 return "Canceled", "cancelled before it ran"

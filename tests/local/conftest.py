@@ -95,17 +95,24 @@ def serving() -> Iterator[Serving]:
     calls: list[tuple[str, str, Any]] = []
 
     class Admin(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            models = [
+                {"version": "v2", "state": "ready", "reason": ""},
+                {"version": "broken5", "state": "failed", "reason": "no config.json"},
+            ]
+            self._answer(200, json.dumps({"active": "base", "models": models}))
+
         def do_PUT(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if self.headers["X-Opportune-Admin"] != "secret":
                 self._answer(403, "wrong token")
-            elif "broken" in self.path:
+            elif "broken3" in self.path:
                 self._answer(422, "sha256 differs")
             else:
                 if "artifact" in body:
                     body = sorted(p.name for p in Path(body["artifact"]).iterdir())
                 calls.append((self.command, self.path, body))
-                self._answer(200, "ok")
+                self._answer(200, "{}")
 
         do_POST = do_PUT
 

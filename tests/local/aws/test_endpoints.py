@@ -21,9 +21,9 @@ def archive():
 def endpoint(local_aws, serving):
     s3, sagemaker = local_aws.client("s3"), local_aws.client("sagemaker")
     s3.create_bucket(Bucket="models")
-    for version in ("v2", "broken3"):
+    for version in ("v2", "broken3", "broken5"):
         s3.put_object(Bucket="models", Key=f"{version}/model.tar.gz", Body=archive())
-    for version in ("base", "v2", "broken3", "gone4"):
+    for version in ("base", "v2", "broken3", "gone4", "broken5"):
         container = {"Image": "image:1"}
         if version != "base":
             container["ModelDataUrl"] = f"s3://models/{version}/model.tar.gz"
@@ -58,7 +58,10 @@ def test_an_update_unpacks_the_artifact_loads_it_and_then_activates_it(endpoint,
     assert serving.calls == [("PUT", "/models/v2", ["manifest.json"]), ("POST", "/models/v2/activate", {})]
 
 
-@pytest.mark.parametrize(("version", "reason"), [("broken3", "sha256 differs"), ("gone4", "no model data at s3://")])
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [("broken3", "sha256 differs"), ("gone4", "no model data at s3://"), ("broken5", "no config.json")],
+)
 def test_a_version_that_cannot_load_leaves_the_old_one_in_service_with_the_reason(endpoint, version, reason):
     endpoint.update_endpoint(EndpointName="qa", EndpointConfigName="v2")
     settled(endpoint)

@@ -190,7 +190,7 @@ def test_missing_data_fails_the_job(ml: Ml, eventually: Eventually) -> None:
 
 def test_a_cancelled_job_may_write_a_checkpoint_that_its_next_attempt_finds(ml: Ml, eventually: Eventually) -> None:
     ml.call("PUT", "jobs/halt", ml.job("halt", seconds=60))
-    log = ml.script.parent / "jobs" / "halt.log"
+    log = ml.script.parent / "jobs" / "azureml-halt.log"
     eventually(lambda: log.exists() and "up" in log.read_text())
     assert ml.call("POST", "jobs/halt/cancel")[0] == 202
     assert eventually(lambda: ended(ml, "halt"))["status"] == "Canceled"
