@@ -11,7 +11,7 @@ import datetime as dt
 import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from policy.rivals.registry import make
-from policy.rivals.tuned import TUNED_FILE, bucket_of
+from policy.rivals.tuned import TUNED_FILE, bucket_of, load
 from policy.training.generators import FAMILIES, generate
 from policy.training.replay import replay
 from policy.training.score import oracle, run_cost
@@ -35,18 +35,18 @@ GRIDS: Final[dict[str, dict[str, tuple[float, ...]]]] = {
     "never": {},
     "periodic": {"period": _PERIODS},
     "cara-p": {"phi": _PERIODS, "offset": (0, 6, 12)},
-    "threshold": {"drop": (0.03, 0.05, 0.07, 0.1, 0.14, 0.19, 0.26, 0.35, 0.5), "window": (2, 4, 8)},
+    "threshold": {"drop": (0.03, 0.05, 0.07, 0.1, 0.14, 0.19, 0.26, 0.35, 0.5, 9.0), "window": (2, 4, 8)},
     "adwin": {"delta": (1e-6, 1e-4, 0.002, 0.02, 0.1, 0.3, 0.6, 0.9)},
     "kswin": {"alpha": (1e-7, 1e-5, 1e-3, 0.01, 0.05), "recent": (6, 12), "window": (36,)},
-    "page-hinkley": {"limit": (0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0), "slack": (0.0, 0.005, 0.02, 0.05)},
+    "page-hinkley": {"limit": (0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 1e9), "slack": (0.0, 0.005, 0.02, 0.05)},
     "cusum": {
-        "limit": (0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 5.0, 8.0, 12.0, 20.0),
-        "slack": (0.0, 0.01, 0.03, 0.06, 0.1),
+        "limit": (0.2, 0.4, 0.8, 1.5, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 1e9),
+        "slack": (0.0, 0.02, 0.05, 0.1),
         "window": (3, 6),
     },
     "cara-t": {"tau": (0.05, 0.08, 0.12, 0.16, 0.2, 0.26, 0.33, 0.42, 0.55, 9.0), "window": (2, 4)},
     "cara-ct": {"tau": (0.3, 0.6, 1.0, 1.6, 2.5, 4.0, 6.0, 10.0, 16.0, 25.0, 1e9), "window": (2, 4)},
-    "regret": {"k": (0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0, 1.4, 2.0, 3.0), "window": (2, 4, 8)},
+    "regret": {"k": (0.15, 0.2, 0.27, 0.36, 0.48, 0.65, 0.85, 1.1, 1.5, 2.0, 3.0, 5.0), "window": (2, 4, 8)},
     "modyn": {"k": (0.003, 0.01, 0.02, 0.04, 0.07, 0.12, 0.2, 0.35, 0.6, 1.0), "window": (2, 4, 8)},
 }
 
@@ -62,20 +62,20 @@ def ratio_of(trace: Trace) -> float:
     return float(trace.job_usd.min(axis=1).mean()) / (trace.value_usd_per_quality_hour * trace.step_minutes / 60.0)
 
 
-def score_trace(family: str, seed: int) -> tuple[float, dict[str, list[float]]]:
+def score_trace(family: str, seed: int, rules: Sequence[str]) -> tuple[float, dict[str, list[float]]]:
     """(cost ratio, rule -> J/J* at each point of its grid) of one training trace."""
     trace = generate(family, seed)
     best, _ = oracle(trace)
     scores = {
         rule: [run_cost(trace, replay(trace, make(rule, **point), seed)).cost_usd / best for point in grid_of(rule)]
-        for rule in GRIDS
+        for rule in rules
     }
     return ratio_of(trace), scores
 
 
-def tune(per_family: int, workers: int) -> dict[str, Any]:
-    """The document that goes into tuned.json."""
-    jobs = [(family, FIRST_SEED + k) for k in range(per_family) for family in FAMILIES]
+def tune(per_family: int, workers: int, chosen: Sequence[str], before: dict[str, Any]) -> dict[str, Any]:
+    """The document that goes into tuned.json. Rules that are not `chosen` keep what `before` says."""
+    jobs = [(family, FIRST_SEED + k, chosen) for k in range(per_family) for family in FAMILIES]
     results: list[tuple[float, dict[str, list[float]]]] = []
     begin = time.monotonic()
     with ProcessPoolExecutor(workers) as pool:
@@ -88,6 +88,9 @@ def tune(per_family: int, workers: int) -> dict[str, Any]:
     rules: dict[str, list[dict[str, float]]] = {}
     scores: dict[str, list[float]] = {}
     for rule in GRIDS:
+        if rule not in chosen:
+            rules[rule], scores[rule] = before["rules"][rule], before["mean_ratio"][rule]
+            continue
         table = np.array([result[rule] for _, result in results])  # (traces, points)
         rules[rule], scores[rule] = [], []
         for means in _bucket_means(table, buckets):
@@ -117,9 +120,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--per-family", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rules", nargs="+", choices=sorted(GRIDS), default=list(GRIDS), help="the others stay")
     parser.add_argument("--out", type=Path, default=TUNED_FILE)
     args = parser.parse_args()
-    document = tune(args.per_family, args.workers)
+    document = tune(args.per_family, args.workers, args.rules, load())
     args.out.write_text(json.dumps(document, indent=1) + "\n")
     for rule, means in document["mean_ratio"].items():
         print(f"{rule:14s}", *(f"{mean:7.3f}" for mean in means))
