@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lock clean
+.PHONY: help install run test check package lock clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -21,6 +21,10 @@ $(VENV)/.installed: requirements/all.txt pyproject.toml
 	@local/tools/install-tools.sh .tools
 	@touch $@
 
+.venv313/.installed: requirements/runtimes.txt infra/install-runtimes.sh
+	@infra/install-runtimes.sh .venv313 .tools
+	@touch $@
+
 run: install ## the closed loop on the embedded local clouds, ending in a report
 	@$(BIN)/opportune demo --scenario drift --out build/demo
 
@@ -30,7 +34,10 @@ check: install ## style, types, dependency rule
 	@$(BIN)/mypy .
 	@$(BIN)/lint-imports
 
-test: check ## everything that must hold, in parallel
+package: install .venv313/.installed ## what is deployed: build/aws, build/aws.zip and build/azure (ARCH=arm64 for Graviton)
+	@$(BIN)/python -m infra.package
+
+test: check .venv313/.installed ## everything that must hold, in parallel
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 lock: install ## after editing the dependencies: pin them again

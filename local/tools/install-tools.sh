@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetch what the embedded clouds need beside Python into one folder, without root: install-tools.sh DIR
 #
-#   Azurite                            from npm, pinned by package-lock.json
+#   Azurite, osls (deploys to AWS)     from npm, pinned by package-lock.json
 #   prometheus, promtool, pushgateway  from PATH, else from the Debian/Ubuntu packages, unpacked into DIR
 #
 # Everything ends up in DIR/bin. Doing it again is quick.
@@ -21,7 +21,7 @@ if ! node_ok || ! command -v npm >/dev/null; then
     exit 1
 fi
 if ! cmp -s "$here/package-lock.json" "$dir/node/package-lock.json" || [[ ! -f $dir/node/.complete ]]; then
-    say "installing Azurite $(node -p "require('$here/package.json').dependencies.azurite") into $dir"
+    say "installing $(node -p "Object.entries(require('$here/package.json').dependencies).map(d => d.join(' ')).join(', ')") into $dir"
     mkdir -p "$dir/node"
     rm -f "$dir/node/.complete"
     cp "$here/package.json" "$here/package-lock.json" "$dir/node/"
@@ -29,6 +29,7 @@ if ! cmp -s "$here/package-lock.json" "$dir/node/package-lock.json" || [[ ! -f $
     touch "$dir/node/.complete"
 fi
 ln -sf ../node/node_modules/.bin/azurite "$dir/bin/azurite"
+ln -sf ../node/node_modules/.bin/osls "$dir/bin/osls"
 
 # --- Prometheus and Pushgateway ----------------------------------------------------------------------------------
 # Debian calls the gateway prometheus-pushgateway, everybody else pushgateway.
@@ -78,4 +79,4 @@ if ! have && ! link_all && ! unpack_debian; then
     exit 1
 fi
 have || { say "$dir/bin lacks prometheus, promtool or pushgateway; remove $dir and try again"; exit 1; }
-say "ready: azurite, prometheus, promtool, pushgateway in $dir/bin"
+say "ready: azurite, osls, prometheus, promtool, pushgateway in $dir/bin"
