@@ -128,6 +128,8 @@ def _new_model(vocabulary: int, end_id: int, seed: int) -> GPT2LMHeadModel:
             n_embd=128,
             n_layer=2,
             n_head=4,
+            # wider than GPT-2's 0.02, which is meant for wide layers: at 128 it learns several times faster
+            initializer_range=0.05,
             # a model this small has nothing to spare for dropout
             resid_pdrop=0.0,
             embd_pdrop=0.0,
