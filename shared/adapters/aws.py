@@ -14,7 +14,17 @@ from shared.errors import ConflictError, NotFoundError, UnavailableError
 from shared.ports import Clock, Document
 
 _LOST: Final = frozenset({"ConditionalCheckFailedException", "PreconditionFailed"})
-_MISSING: Final = frozenset({"NoSuchKey", "404", "ResourceNotFound", "ResourceNotFoundException"})
+_MISSING: Final = frozenset(
+    {
+        "404",
+        "AWS.SimpleQueueService.NonExistentQueue",
+        "NoSuchBucket",
+        "NoSuchKey",
+        "QueueDoesNotExist",
+        "ResourceNotFound",
+        "ResourceNotFoundException",
+    }
+)
 #: kind whose documents DynamoDB deletes after their time to live
 _EXPIRING: Final = "decision"
 
