@@ -7,7 +7,7 @@ with one. `build(history)` replays a history through it, so both see the same nu
     resources    (2, BLOCKS)  for the convolution: CPU, memory
     deployment   (len(DENSE),) for the dense layers: see DENSE
 
-A block is the mean over 1, 1, 1, 1, 2, 2, 4, 4, 8, 8, 16, 16 steps back from the present: fine for what just happened,
+A block is the mean over 1, 1, 2, 4, 10, 30 steps back from the present: fine for what just happened,
 coarse for what is long past. Money is in units of one full point of quality for one step, so that one policy serves
 every price and every value.
 """
@@ -25,7 +25,7 @@ from policy.history import Floats, History
 from policy.state import Feature
 
 #: steps per block, newest first
-_SIZES: Final = np.array([1, 1, 1, 1, 2, 2, 4, 4, 8, 8, 16, 16])
+_SIZES: Final = np.array([1, 1, 2, 4, 10, 30])
 _ENDS: Final = np.concatenate([[0], np.cumsum(_SIZES)])
 BLOCKS: Final = len(_SIZES)
 PERFORMANCE: Final = 4
@@ -80,6 +80,9 @@ DENSE: Final[tuple[Feature, ...]] = (
     Feature("lowest_since_live", _UNIT, -1.2, 1.2),
     Feature("highest_since_live", _UNIT, -1.2, 1.2),
     Feature("half_cost_pace", "ln", -12.0, 8.0),
+    Feature("rebound", _UNIT, -1.2, 1.2),
+    Feature("best_rebound", _UNIT, -1.2, 1.2),
+    Feature("mean_gain", _UNIT, -1.2, 1.2),
 )
 
 
@@ -124,6 +127,7 @@ class Tracker:
         self.jump_at, self.jump_size = np.zeros(n, dtype=np.int64), np.zeros(n)
         self.jumps, self.rises, self.before_jump = np.zeros(n), np.zeros(n), np.zeros(n)
         self.retrains = np.zeros(n)
+        self.best_rebound, self.gain_sum = np.zeros(n), np.zeros(n)
         self.step_change = np.zeros(n)
 
     def restart(self, rows: NDArray[np.int64], begun: Tracker) -> None:
@@ -188,6 +192,8 @@ class Tracker:
         self.best_fresh = np.where(known, np.maximum(self.best_fresh, self.fresh), self.best_fresh)
         self.pace_drop += np.where(known, self.fresh - self.smooth[:, 1], 0.0)
         self.pace_steps += np.where(known, self.measured, 0.0)
+        self.gain_sum += np.where(known, self.gain, 0.0)
+        self.gain[live] = 0.0
         self.old_level = np.where(live, self.smooth[:, 1], self.old_level)
         self.live_at = np.where(live, self.t, self.live_at)
         self.data_to = np.where(live, trained_to, self.data_to)
@@ -219,6 +225,7 @@ class Tracker:
         self.y_sum += np.where(seen, y, 0.0)
         self.ky_sum += k * y
         self.lowest = np.where(first, y, np.minimum(self.lowest, self.smooth[:, 1]))
+        self.best_rebound = np.maximum(self.best_rebound, self.smooth[:, 1] - self.lowest)
         self.highest = np.where(first, y, np.maximum(self.highest, self.smooth[:, 1]))
 
     def _find_jumps(self) -> None:
@@ -327,6 +334,9 @@ class Tracker:
             self.fresh - self.lowest,
             self.highest - now,
             np.log(loss_pace) - log_cost,
+            now - self.lowest,
+            self.best_rebound,
+            (self.gain_sum + self.gain) / np.maximum(self.retrains, 1.0),
         ]
         return np.stack(columns, axis=1)
 
@@ -374,3 +384,36 @@ def advance(tracker: Tracker, histories: Sequence[History], from_step: int) -> N
         live = np.full(n, step > 0 and step in live_at)
         trained_to = np.full(n, live_at.get(step, 0), dtype=np.int64)
         tracker.push(quality, latency, rate, cpu, memory, np.tile(costs[step], (n, 1)), live, trained_to)
+
+
+class Follower:
+    """`build`, but a history that continues the last one costs only its new steps."""
+
+    def __init__(self) -> None:
+        self._tracker: Tracker | None = None
+        self._last: History | None = None
+
+    def follow(self, history: History) -> Floats:
+        """The multi-stream observation of the history's present step, shape (WIDTH,)."""
+        last, tracker = self._last, self._tracker
+        if last is None or tracker is None or not _continues(history, last):
+            tracker = Tracker(1)
+            start(tracker, [history])
+            advance(tracker, [history], 0)
+        else:
+            advance(tracker, [history], last.t + 1)
+        self._last, self._tracker = history, tracker
+        row: Floats = tracker.observation()[0]
+        return row
+
+
+def _continues(history: History, last: History) -> bool:
+    """Whether `history` is `last` and later steps, so that nothing that was pushed has changed."""
+    past = slice(0, last.t + 1)
+    if history.t <= last.t or history.value_usd_per_quality_hour != last.value_usd_per_quality_hour:
+        return False
+    live_before = [r for r in history.retrains if r.live is not None and r.live <= last.t]
+    if live_before != [r for r in last.retrains if r.live is not None and r.live <= last.t]:
+        return False
+    names = ("bleu", "accuracy", "request_rate_rps", "latency_s", "cpu", "memory", "price_usd_per_hour")
+    return all(np.array_equal(getattr(history, n)[past], getattr(last, n), equal_nan=True) for n in names)

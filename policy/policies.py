@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.features import build
+from policy.features import Follower
 from policy.history import Decider, Floats, History
 from policy.state import OBSERVATION, Feature, observe
 from shared.contracts import Action
@@ -86,6 +86,7 @@ class NetworkPolicy:
         import onnxruntime
 
         self.name = name
+        self._follower = Follower()
         try:
             content = path.read_bytes()
         except OSError as exc:
@@ -114,11 +115,12 @@ class NetworkPolicy:
             raise ModelError(f"policy {path}: unknown observation {self.observation!r}; upgrade this program")
 
     def reset(self, seed: int) -> None:
-        """Nothing to forget: the action is a function of the history."""
+        """The action is a function of the history; what is forgotten is only how far it was followed."""
+        self._follower = Follower()
 
     def observe(self, history: History) -> Floats:
         """The network's input for a history, shape (D,)."""
-        return observe(history) if self.observation == "paper" else build(history)
+        return observe(history) if self.observation == "paper" else self._follower.follow(history)
 
     def decide(self, history: History) -> int:
         """The most probable action; hold while a job is in flight."""

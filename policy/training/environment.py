@@ -31,11 +31,14 @@ class LLMVecEnv(VecEnv):
     """N services at once. A finished episode starts anew in the same step, as stable-baselines3 expects.
 
     With `hidden` an observation is a dict: "seen" as usual, and "hidden" (N, 5) for a critic that is thrown away.
+    Rewards are multiplied by `scale`, which makes the critic's task easier where they are small.
     """
 
-    def __init__(self, pool: Pool, count: int, rules: Rules, seed: int = 0, hidden: bool = False) -> None:
+    def __init__(
+        self, pool: Pool, count: int, rules: Rules, seed: int = 0, hidden: bool = False, scale: float = 1.0
+    ) -> None:
         self.dynamics = Dynamics(pool, count, rules, seed)
-        self.hidden = hidden
+        self.hidden, self.scale = hidden, scale
         self.render_mode = None
         space: spaces.Space[Any] = observation_space(rules)
         if hidden:
@@ -79,7 +82,7 @@ class LLMVecEnv(VecEnv):
                 }
             self._returns[ended], self._lengths[ended] = 0.0, 0
             observed = self._observed(self.dynamics.reset(ended))
-        return observed, outcome.reward.astype(np.float32), done, infos
+        return observed, (self.scale * outcome.reward).astype(np.float32), done, infos
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Possible actions, (N, 3): while a job runs, hold."""

@@ -1,4 +1,4 @@
-"""Randomised drift traces: seven families to train on, two (`HELD_OUT`) that training never sees.
+"""Randomised drift traces: eight families to train on, two (`HELD_OUT`) that training never sees.
 
 Every trace is built from the same few parts, drawn afresh:
 
@@ -134,6 +134,18 @@ def random_walk(rng: np.random.Generator, steps: int) -> World:
     return _moved(np.cumsum(rng.normal(0.0, pace, steps)))
 
 
+def reverting(rng: np.random.Generator, steps: int) -> World:
+    """The world is pushed away and swings back by itself, smoothly or not; retraining chases it."""
+    pull = 1.0 / rng.uniform(3.0, 40.0)
+    inertia = rng.uniform(0.0, 0.95)
+    reach = rng.uniform(0.05, 0.6)
+    position, speed = np.zeros(steps), 0.0
+    for t in range(1, steps):
+        speed = inertia * speed + float(rng.normal()) - pull * position[t - 1]
+        position[t] = position[t - 1] + speed
+    return _moved(position * reach / max(float(position.std()), 1e-9))
+
+
 def accelerating(rng: np.random.Generator, steps: int) -> World:
     """Slow at first, then faster and faster."""
     share = np.arange(steps) / steps
@@ -173,6 +185,7 @@ FAMILIES: Final[dict[str, Callable[[np.random.Generator, int], World]]] = {
     "randwalk": random_walk,
     "accel": accelerating,
     "mixture": mixture,
+    "reverting": reverting,
 }
 #: families that no policy is trained or tuned on
 HELD_OUT: Final[dict[str, Callable[[np.random.Generator, int], World]]] = {

@@ -68,7 +68,7 @@ class PaperExtractor(BaseFeaturesExtractor):
 class MultiStream(nn.Module):
     """GRU over performance, convolution over resources, dense layers over deployment, fused. (N, WIDTH) -> (N, out)."""
 
-    def __init__(self, recurrent: int = 24, filters: int = 4, dense: int = 96, out: int = 96) -> None:
+    def __init__(self, recurrent: int = 16, filters: int = 4, dense: int = 96, out: int = 96) -> None:
         super().__init__()
         self.scaler = Scaler(WIDTH)
         self.gru = nn.GRU(PERFORMANCE, recurrent, batch_first=True)

@@ -27,6 +27,9 @@ from policy.training.generators import CHEAP, FAMILIES, USUAL, Spread
 from policy.training.networks import AsymmetricPolicy, PaperExtractor
 from policy.training.pool import Pool, training_pool
 
+#: brings returns to the order of one
+_SCALE: Final[dict[Reward, float]] = {"usd": 0.1, "regret": 20.0, "paper": 0.1}
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -59,13 +62,15 @@ PRESETS: Final[dict[str, Recipe]] = {
     ),
     "ppo": Recipe(
         observation="multistream",
-        steps=12_000_000,
-        traces=2100,
+        steps=8_000_000,
+        traces=2000,
         wide_share=0.15,
         services=512,
         n_steps=32,
         minibatches=8,
-        clone_steps=1_500_000,
+        epochs=4,
+        gamma=0.985,
+        clone_steps=600_000,
         entropy=0.005,
     ),
 }
@@ -164,7 +169,14 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
     began = time.monotonic()
     pool = training_pool(recipe.traces, recipe.seed, recipe.families, recipe.spread, recipe.wide_share)
     rules = Rules(recipe.observation, recipe.reward)
-    env = LLMVecEnv(pool, recipe.services, rules, seed=recipe.seed, hidden=recipe.observation == "multistream")
+    env = LLMVecEnv(
+        pool,
+        recipe.services,
+        rules,
+        seed=recipe.seed,
+        hidden=recipe.observation == "multistream",
+        scale=_SCALE[recipe.reward],
+    )
     model = build(recipe, env)
     observed = wander(Dynamics(pool, 256, rules, seed=recipe.seed + 55), 200, recipe.seed)
     for module in model.policy.modules():
