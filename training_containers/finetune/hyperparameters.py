@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from shared.contracts import Name, TraceId
 from shared.errors import InvalidInputError
+
+#: hyperparameters in the environment: OPPORTUNE_HP_JOB_ID is job_id
+ENV_PREFIX: Final = "OPPORTUNE_HP_"
 
 Count = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0)]
@@ -64,3 +69,36 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> Hyperparameters:
     if "job_id" not in values:
         raise InvalidInputError("hyperparameter job_id is missing; it names the model version")
     return Hyperparameters(**values)  # type: ignore[arg-type]  # each value was converted to its field's type
+
+
+def sagemaker_hyperparameters(root: Path) -> Hyperparameters:
+    """Read input/config/hyperparameters.json; keys that SageMaker adds for its own use are skipped.
+
+    Raises:
+        InvalidInputError: missing, not a JSON object of strings, or a wrong value.
+    """
+    path = root / "input/config/hyperparameters.json"
+    try:
+        raw = json.loads(path.read_bytes())
+    except OSError as exc:
+        raise InvalidInputError(f"{path}: cannot be read: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise InvalidInputError(f"{path}: not JSON: {exc}") from exc
+    if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
+        raise InvalidInputError(f"{path}: not a JSON object whose values are strings")
+    return parse_hyperparameters({k: v for k, v in raw.items() if not k.startswith("sagemaker_")})
+
+
+def azureml_hyperparameters(options: list[str], env: Mapping[str, str]) -> Hyperparameters:
+    """`name=value` options, and OPPORTUNE_HP_* variables for what the options leave out.
+
+    Raises:
+        InvalidInputError: an option without `=`, or a wrong value.
+    """
+    raw = {key[len(ENV_PREFIX) :].lower(): value for key, value in env.items() if key.startswith(ENV_PREFIX)}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals:
+            raise InvalidInputError(f"--hyperparameter {option}: write it as name=value")
+        raw[name] = value
+    return parse_hyperparameters(raw)

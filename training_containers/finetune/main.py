@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Final
 
 from shared.errors import InvalidInputError, OpportuneError
+from training_containers.finetune.hyperparameters import azureml_hyperparameters, sagemaker_hyperparameters
 from training_containers.finetune.interruption import EXIT_INTERRUPTED, InterruptedTrainingError, Interruption
 from training_containers.logs import log_json
 
@@ -57,23 +58,23 @@ def train(args: argparse.Namespace) -> int:
 
 
 def _sagemaker(interruption: Interruption) -> None:
-    from training_containers.finetune.layouts import sagemaker_hyperparameters, train_sagemaker
-
     root = Path(os.environ.get("OPPORTUNE_ML_ROOT", "/opt/ml"))
     with FailureFile(root / "output/failure"):
         hyper = sagemaker_hyperparameters(root)
         log_json(trace_id=hyper.trace_id, job_id=hyper.job_id, service=hyper.service)
+        from training_containers.finetune.layouts import train_sagemaker  # torch: seconds, so not before a wrong input
+
         train_sagemaker(root, hyper, interruption)
 
 
 def _azureml(args: argparse.Namespace, interruption: Interruption) -> None:
-    from training_containers.finetune.job import Folders
-    from training_containers.finetune.layouts import azureml_hyperparameters, train_azureml
-
     if not args.model or not args.checkpoints:
         raise InvalidInputError("--data needs --model and --checkpoints beside it")
     hyper = azureml_hyperparameters(args.hyperparameter, os.environ)
     log_json(trace_id=hyper.trace_id, job_id=hyper.job_id, service=hyper.service)
+    from training_containers.finetune.job import Folders
+    from training_containers.finetune.layouts import train_azureml
+
     train_azureml(Folders(args.data, args.parent, args.model, args.checkpoints), hyper, interruption)
 
 
