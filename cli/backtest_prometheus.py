@@ -44,6 +44,11 @@ def report(
     end_s = parse_time(until, "--until") if until else dt.datetime.now(dt.UTC).timestamp()
     if start_s >= end_s:
         raise InvalidInputError(f"--since {since} is not before --until {until or 'now'}")
+    from policy.training.backtest import check_policy
+    from policy.training.own_history import answer, history_of_window, step_seconds
+    from shared.adapters.prometheus import PrometheusMetrics
+    from shared.settings import Settings
+
     for policy in policies:
         check_policy(policy)
     settings = Settings.from_env(os.environ)

@@ -1,7 +1,8 @@
 """Drift detectors of river, fed with the serving model's measured quality; a detected drop is a retrain.
 
 A detector starts afresh when a new model goes live: the jump that a retrain makes is not drift. Detected rises are
-ignored, because a model that got better needs no retrain.
+ignored, because a model that got better needs no retrain. An alarm stands until the next model is live, so that one
+which a guardrail held back is not lost.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class Detector(Rule):
         super().reset(seed)
         self._model: tuple[int, int] | None = None
         self._fed = 0
+        self._alarm = False
         self._detector: Any = None
 
     def __init__(self, **parameters: float) -> None:
@@ -30,18 +32,17 @@ class Detector(Rule):
         self.reset(0)
 
     def fires(self, history: History) -> bool:
-        """Whether the newest measurements made the detector report a drop."""
+        """Whether the detector has reported a drop since the serving model went live."""
         measured = serving_quality(history)
         if self._model != history.serving or len(measured) < self._fed:
-            self._model, self._fed = history.serving, 0
+            self._model, self._fed, self._alarm = history.serving, 0, False
             self._detector = self.build(self.parameters(history))
-        dropped = False
         for end in range(self._fed + 1, len(measured) + 1):
             self._detector.update(float(measured[end - 1]))
-            if self._detector.drift_detected:
-                dropped = self.is_drop(measured[:end])
+            if self._detector.drift_detected and self.is_drop(measured[:end]):
+                self._alarm = True
         self._fed = len(measured)
-        return dropped
+        return self._alarm
 
     @abstractmethod
     def build(self, parameters: dict[str, Any]) -> Any:
