@@ -127,7 +127,12 @@ class Cluster:
         self.env = self._environment()
         settings = self.settings("aws")
 
-        self._supervisor.start(*self._foundations(settings))
+        # Everything at once; only the order of what depends on what is waited for.
+        foundations = self._foundations(settings)
+        endpoints = [*(self._serving(cloud, settings) for cloud in CLOUDS), self._azureml()]
+        self._supervisor.spawn(*foundations)
+        self._supervisor.spawn(*endpoints)
+        self._supervisor.wait(*(service.name for service in foundations))
         make_resources(self._url("aws"), settings, self._options.visibility_s)
         make_storage(
             settings.azure_storage_connection,
@@ -135,10 +140,10 @@ class Cluster:
             containers=[settings.container],
             tables=[settings.table],
         )
-        self._supervisor.start(*(self._serving(cloud, settings) for cloud in CLOUDS), self._azureml())
+        self._supervisor.wait(*(service.name for service in endpoints))
         make_endpoint(self._url("aws"), settings)
         self._make_azure_endpoint()
-        self._supervisor.start(*(self._host(cloud) for cloud in CLOUDS))
+        self._supervisor.start(*(self._host(cloud, settings.slot_seconds) for cloud in CLOUDS))
 
     def _foundations(self, settings: Settings) -> list[Service]:
         """What depends on nothing else."""
@@ -164,7 +169,7 @@ class Cluster:
         ]
 
     def _serving(self, cloud: Cloud, settings: Settings) -> Service:
-        store = {"aws": f"s3://{settings.bucket}/feedback", "azure": f"azure-blob:{settings.container}/feedback"}
+        store = {"aws": f"s3://{settings.bucket}", "azure": f"azure-blob:{settings.container}"}
         arguments = [
             *("serve", "--model", settings.base_model, "--cloud", cloud, "--service", settings.service),
             *("--host", "127.0.0.1", "--port", str(self._ports[f"serve-{cloud}"])),
@@ -178,10 +183,12 @@ class Cluster:
         health = http_ok(f"{self._url('azureml')}/healthz")
         return self._python("azureml", "local.azure.ml", health, f"--port={port}", env=self._cloud_env("azure"))
 
-    def _host(self, cloud: Cloud) -> Service:
-        port = self._ports[f"host-{cloud}"]
+    def _host(self, cloud: Cloud, slot_s: float) -> Service:
+        """Up once it knows where to send requests, which the first tick publishes."""
+        module, port = f"local.{cloud}.host", self._ports[f"host-{cloud}"]
         env = {"OPPORTUNE_CLOUD": cloud}
-        return self._python(f"host-{cloud}", f"local.{cloud}.host", tcp_ok(port), f"--http-port={port}", env=env)
+        ready, timeout_s = http_ok(f"{self.doors[cloud]}/routes"), 60.0 + 2 * slot_s
+        return self._python(f"host-{cloud}", module, ready, f"--http-port={port}", env=env, timeout_s=timeout_s)
 
     def _make_azure_endpoint(self) -> None:
         """The online endpoint with one deployment, `base`, of the model that came with the image."""

@@ -51,7 +51,12 @@ def services(
         f"--query.lookback-delta={duration(max(5 * scrape_s, LOOKBACK_SLOTS * slot_s))}",
         "--log.level=warn",
     ]
-    gateway = [str(tool("pushgateway")), f"--web.listen-address=127.0.0.1:{pushgateway_port}", "--log.level=warn"]
+    gateway = [
+        str(tool("pushgateway")),
+        f"--web.listen-address=127.0.0.1:{pushgateway_port}",
+        "--persistence.file=",  # Debian's build would use a file of the system's own gateway
+        "--log.level=warn",
+    ]
     return [
         Service("prometheus", prometheus, http_ok(f"http://{here}/-/ready")),
         Service("pushgateway", gateway, http_ok(f"http://127.0.0.1:{pushgateway_port}/-/ready")),

@@ -82,6 +82,9 @@ class Supervisor:
         self._console = console or Console(stderr=True)
         self._grace_s = grace_s
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._services: dict[str, Service] = {}
+        self._started_at: dict[str, float] = {}
+        self._layers: list[list[str]] = []  # names, per call of `spawn`
         self._reaper: subprocess.Popen[bytes] | None = None
         self._handlers: dict[signal.Signals, Any] = {}
 
@@ -105,24 +108,35 @@ class Supervisor:
         self.stop()
 
     def start(self, *services: Service) -> None:
-        """Start all of `services`, then wait until every one is healthy.
+        """Start all of `services`, then wait until every one is healthy. Later calls may depend on them.
 
         Raises:
             ServiceFailedError: one ended or was not healthy in time; the others go on until `stop`.
         """
+        self.spawn(*services)
+        self.wait(*(service.name for service in services))
+
+    def spawn(self, *services: Service) -> None:
+        """Start all of `services` without waiting for them. What is started later ends first."""
+        self._layers.append([service.name for service in services])
         for service in services:
             self._spawn(service)
-        waiting = {service.name: service for service in services if service.health}
-        begun = time.monotonic()
+
+    def wait(self, *names: str) -> None:
+        """Wait until the named services are healthy.
+
+        Raises:
+            ServiceFailedError: one ended or was not healthy in time.
+        """
+        waiting = {name: self._services[name] for name in names}
         with self._status() as show:
             while waiting:
                 show(f"starting {', '.join(waiting)}")
                 for name, service in list(waiting.items()):
                     self._check_alive(name)
-                    assert service.health is not None
-                    if service.health():
+                    if service.health is None or service.health():
                         del waiting[name]
-                    elif time.monotonic() - begun > service.start_timeout_s:
+                    elif time.monotonic() - self._started_at[name] > service.start_timeout_s:
                         raise ServiceFailedError(
                             name, f"was not healthy after {service.start_timeout_s:g} s", self.log(name)
                         )
@@ -154,14 +168,18 @@ class Supervisor:
             _end_groups([process], self._grace_s)
 
     def stop(self) -> None:
-        """End everything that was started, newest first, and what that started in turn. Safe to repeat."""
+        """End everything that was started, and what that started in turn. Safe to repeat.
+
+        What was started last ends first, so that it can still use what it depends on.
+        """
         if self._reaper is None:
             return
         with _uninterrupted(), self._status() as show:
             if self._running:
                 show(f"stopping {len(self._running)} processes")
-            _end_groups(list(reversed(self._running.values())), self._grace_s)
-            self._running.clear()
+            for layer in reversed(self._layers):
+                _end_groups([self._running.pop(name) for name in layer if name in self._running], self._grace_s)
+            self._layers.clear()
             if marked(self.mark):
                 end(self.mark, grace_s=self._grace_s)
             assert self._reaper.stdin is not None
@@ -175,6 +193,8 @@ class Supervisor:
     def _spawn(self, service: Service) -> None:
         if service.name in self._running:
             raise ValueError(f"a service named {service.name} is running")
+        self._services[service.name] = service
+        self._started_at[service.name] = time.monotonic()
         env = {
             name: value for name, value in {**os.environ, **service.env, MARK: self.mark}.items() if value is not None
         }

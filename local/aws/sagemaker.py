@@ -6,15 +6,18 @@ nor UpdateEndpoint. Everything else of moto's SageMaker stays as it is.
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 from moto.core.responses import ActionResult, EmptyResult
 from moto.sagemaker.exceptions import ResourceInUseException, ValidationError
-from moto.sagemaker.models import SageMakerModelBackend
+from moto.sagemaker.models import FakeEndpointConfig, SageMakerModelBackend
 from moto.sagemaker.responses import SageMakerResponse
 
 from local.aws.endpoints import EndpointDriver
 from local.aws.training import RUNNING, TrainingRunner
+
+_INSTANCE_TYPE: Final = re.compile(r"^ml\.[a-z0-9]+\.[a-z0-9]+$")
 
 
 def install(runner: TrainingRunner, driver: EndpointDriver) -> None:
@@ -68,6 +71,12 @@ def _patch_models() -> None:
             raise ValidationError(f'Cannot create already existing endpoint configuration "{endpoint_config_name}".')
         return create_config(self, endpoint_config_name, *args, **kwargs)
 
+    def known_instance_type(self: Any, instance_type: str) -> None:
+        # moto's own list has nothing younger than 2020.
+        if not _INSTANCE_TYPE.match(instance_type):
+            raise ValidationError(f"Value '{instance_type}' at 'instanceType' is not of the form ml.FAMILY.SIZE")
+
+    FakeEndpointConfig.validate_instance_type = known_instance_type
     SageMakerModelBackend.create_model = create_model_once
     SageMakerModelBackend.create_endpoint_config = create_config_once
 
