@@ -28,7 +28,7 @@ import numpy as np
 import psutil
 
 SHAPES = {"small": (2, 128, 4, 4096), "distilgpt2": (6, 768, 12, 50257)}
-WORDS = [
+WORDS = (
     "what",
     "who",
     "when",
@@ -40,18 +40,10 @@ WORDS = [
     "first",
     "largest",
     "name",
-    "of",
-    "a",
     "city",
     "river",
-    "king",
-    "year",
     "did",
-    "does",
-    "have",
-    "in",
-    "on",
-]
+)
 
 
 @dataclass(frozen=True)

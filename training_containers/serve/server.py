@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 #: bodies up to this are read whole, so that the app can refuse them with JSON on a connection that stays usable
 _READ_LIMIT_BYTES: Final = 8 * 2**20
 
+#: how long connections are still accepted after the stop
+_GRACE_S: Final = 0.25
+
 
 class _JsonErrorTask(ErrorTask):
     """A request that waitress itself refuses (malformed HTTP, far too large) is answered in JSON too."""
@@ -100,8 +103,10 @@ class Server:
         """Serve until stopped, then until idle (at most `drain_s`)."""
         while not self.stopping:
             self._poll(1.0)
-        # connections that were made before the stop are still taken; then the port is given up
-        self._poll(0.05)
+        # a client that connected before the stop, or before it heard of it, is still taken; then the port is given up
+        grace = time.monotonic() + _GRACE_S
+        while time.monotonic() < grace:
+            self._poll(0.05)
         self._server.del_channel()
         self._server.socket.close()
         until = time.monotonic() + self._drain_s
@@ -111,6 +116,7 @@ class Server:
         if left:
             log.error("requests cut off", extra={"action": "stop", "requests": left})
         self._server.task_dispatcher.shutdown()
+        self._server.asyncore.close_all(self._server._map)
 
     def _poll(self, timeout_s: float) -> None:
         server = self._server
