@@ -83,9 +83,9 @@ def deps(cloud: Cloud) -> Deps:
 
 
 def _metrics(cfg: Settings) -> MetricsSource:
-    from shared.adapters.prometheus import PrometheusSource
+    from shared.adapters.prometheus import PrometheusMetrics
 
-    return PrometheusSource(cfg)
+    return PrometheusMetrics(cfg.prometheus_url, cfg.service, cfg.prometheus_token)
 
 
 def _policy(cfg: Settings) -> Policy:

@@ -17,22 +17,21 @@ import numpy as np
 from policy.history import Floats, History, Retrain
 from shared.contracts import CLOUDS, JobRecord, JobStatus, MetricWindow, Series
 from shared.errors import MetricsError, NoSamplesError
+from shared.queries import METRICS, query
 from shared.settings import Settings
 
-#: metric name -> PromQL; $service is the service, $range a little more than one decision slot
-METRICS: Final[dict[str, str]] = {
-    "cpu": 'avg(llm_cpu_utilisation_ratio{service="$service"})',
-    "memory": 'avg(llm_memory_usage_ratio{service="$service"})',
-    "request_rate": 'sum(rate(llm_requests_total{service="$service"}[$range]))',
-    "latency": (
-        'sum(rate(llm_request_latency_seconds_sum{service="$service"}[$range]))'
-        ' / sum(rate(llm_request_latency_seconds_count{service="$service"}[$range]))'
-    ),
-    "bleu": 'avg(llm_bleu{service="$service"})',
-    "accuracy": 'avg(llm_accuracy{service="$service"})',
-    "redeploys": 'sum(llm_rl_redeploy_total{service="$service"})',
-    "static_retrains": 'sum(llm_static_retrain_total{service="$service"})',
-}
+__all__ = [
+    "METRICS",
+    "OBSERVATION",
+    "REQUIRED",
+    "Feature",
+    "history_of",
+    "interpolate",
+    "observation",
+    "observe",
+    "query",
+]
+
 #: a decision needs all of these; the two counters are for reports
 REQUIRED: Final = ("cpu", "memory", "request_rate", "latency", "bleu", "accuracy")
 
@@ -63,12 +62,6 @@ OBSERVATION: Final[tuple[Feature, ...]] = (
     Feature("accuracy", "ratio", 0.0, 1.0),
     Feature("redeploys", "count", 0.0, float(REDEPLOY_WINDOW_STEPS)),
 )
-
-
-def query(metric: str, service: str, step_s: float) -> str:
-    """The PromQL of a metric for one service. Rates look back over at least two scrapes of a slot."""
-    range_s = max(1, math.ceil(2.0 * step_s))
-    return METRICS[metric].replace("$service", service).replace("$range", f"{range_s}s")
 
 
 def observation(

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
@@ -56,7 +55,7 @@ def free_port() -> int:
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prometheus that has scraped a serving container for a few seconds."""
     folder = tmp_path_factory.mktemp("prometheus")
-    target = serve(type("Exposition", (Answer,), {}))
+    target = serve(Answer)
     config = {
         "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"},
         "scrape_configs": [
@@ -127,13 +126,17 @@ def test_nobody_answers() -> None:
     ],
 )
 def test_every_bad_answer_is_one_clear_error(status: int, body: str, told: str) -> None:
-    handler = type("Bad", (Answer,), {"status": status, "body": body})
-    server = serve(handler)
+
+    class Bad(Answer):
+        pass
+
+    Bad.status, Bad.body = status, body
+    server = serve(Bad)
     try:
         source = PrometheusMetrics(f"http://127.0.0.1:{server.server_address[1]}", "qa", token="secret-token")
         with pytest.raises(MetricsUnavailableError, match=told) as failure:
             source.window(0, 60, 60)
     finally:
         server.shutdown()
-    assert handler.seen["Authorization"] == "Bearer secret-token"
+    assert Bad.seen["Authorization"] == "Bearer secret-token"
     assert "secret-token" not in str(failure.value)

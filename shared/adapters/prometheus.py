@@ -1,0 +1,76 @@
+"""Metrics of a service from a Prometheus server: range queries with a deadline, every failure a MetricsError."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from typing import Any, Final
+
+import requests
+from prometheus_api_client import PrometheusConnect
+from prometheus_api_client.exceptions import PrometheusApiClientException
+from urllib3.util.retry import Retry
+
+from shared.contracts import MetricWindow, Series
+from shared.errors import MetricsUnavailableError
+from shared.queries import METRICS, query
+
+#: Prometheus refuses queries of more than 11,000 points
+_MOST_POINTS: Final = 10_000
+
+
+class PrometheusMetrics:
+    """MetricsSource over prometheus-api-client. Nothing is contacted before the first window."""
+
+    def __init__(self, url: str, service: str, token: str = "", timeout_s: float = 5.0) -> None:
+        self._url, self._service, self._timeout_s = url.rstrip("/"), service, timeout_s
+        headers = {"Authorization": f"Bearer {token}"} if token else None
+        retry = Retry(total=1, backoff_factor=0.2, status_forcelist=(502, 503, 504), raise_on_status=False)
+        self._client = PrometheusConnect(self._url, headers=headers, retry=retry, timeout=math.ceil(timeout_s))
+
+    def window(self, start_s: float, end_s: float, step_s: float) -> MetricWindow:
+        """Every metric over [start_s, end_s], one point per step; a metric without samples has an empty series.
+
+        Raises:
+            MetricsUnavailableError: Prometheus refused, timed out, or answered with something else than samples.
+        """
+        return MetricWindow(
+            service=self._service,
+            start_s=start_s,
+            end_s=end_s,
+            step_s=step_s,
+            series={name: self._series(query(name, self._service, step_s), start_s, end_s, step_s) for name in METRICS},
+        )
+
+    def _series(self, promql: str, start_s: float, end_s: float, step_s: float) -> Series:
+        """One query, in as many parts as Prometheus allows points."""
+        times: list[float] = []
+        values: list[float] = []
+        # counted back from the end, so that the last point is the present
+        steps = int((end_s - start_s) / step_s)
+        first = steps
+        while first >= 0:
+            last = max(0, first - _MOST_POINTS + 1)
+            for at, value in self._points(promql, end_s - first * step_s, end_s - last * step_s, step_s):
+                times.append(at)
+                values.append(value)
+            first = last - 1
+        return Series(tuple(times), tuple(values))
+
+    def _points(self, promql: str, start_s: float, end_s: float, step_s: float) -> list[tuple[float, float]]:
+        # the client rounds to whole seconds; round outwards, so that nothing is lost when slots are short
+        start, end = (dt.datetime.fromtimestamp(at, dt.UTC) for at in (math.floor(start_s), math.ceil(end_s)))
+        try:
+            result: Any = self._client.custom_query_range(promql, start, end, step=f"{step_s:g}")
+            points = [(float(at), float(value)) for at, value in result[0]["values"]] if result else []
+        except (PrometheusApiClientException, requests.RequestException) as exc:
+            raise MetricsUnavailableError(self._url, _short(exc)) from exc
+        except (KeyError, TypeError, ValueError) as exc:
+            raise MetricsUnavailableError(self._url, f"not a Prometheus answer: {_short(exc)}") from exc
+        return [(at, value) for at, value in points if math.isfinite(value)]
+
+
+def _short(exc: Exception) -> str:
+    """An error in a line, without the object addresses that libraries print."""
+    text = " ".join(str(exc).split())
+    return f"{type(exc).__name__}: {text[:200]}"

@@ -1,0 +1,27 @@
+"""The PromQL behind each metric of a service."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+#: metric name -> PromQL; $service is the service, $range at least two scrapes of a decision slot
+METRICS: Final[dict[str, str]] = {
+    "cpu": 'avg(llm_cpu_utilisation_ratio{service="$service"})',
+    "memory": 'avg(llm_memory_usage_ratio{service="$service"})',
+    "request_rate": 'sum(rate(llm_requests_total{service="$service"}[$range]))',
+    "latency": (
+        'sum(rate(llm_request_latency_seconds_sum{service="$service"}[$range]))'
+        ' / sum(rate(llm_request_latency_seconds_count{service="$service"}[$range]))'
+    ),
+    "bleu": 'avg(llm_bleu{service="$service"})',
+    "accuracy": 'avg(llm_accuracy{service="$service"})',
+    "redeploys": 'sum(llm_rl_redeploy_total{service="$service"})',
+    "static_retrains": 'sum(llm_static_retrain_total{service="$service"})',
+}
+
+
+def query(metric: str, service: str, step_s: float) -> str:
+    """The PromQL of a metric for one service; rates look back over two decision slots."""
+    range_ms = max(1, math.ceil(2_000.0 * step_s))
+    return METRICS[metric].replace("$service", service).replace("$range", f"{range_ms}ms")
