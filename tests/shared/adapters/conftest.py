@@ -1,23 +1,13 @@
 """The same ports over memory, moto (a real server in this process) and Azurite (a real process)."""
 
 import base64
-import contextlib
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import boto3
 import pytest
-from azure.core.exceptions import ResourceExistsError
-from azure.data.tables import TableServiceClient
-from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueClient
-from moto.server import ThreadedMotoServer
-from rich.console import Console
 
-from local.azure.storage import azurite_command, connection_string
-from local.supervisor import Service, Supervisor, free_port, tcp_ok, tool
 from shared.adapters import aws
 from shared.adapters.azure import BlobObjects, StorageQueue, TableDocuments
 from shared.adapters.memory import MemoryDocuments, MemoryObjects, MemoryQueue
@@ -33,48 +23,6 @@ class Queue(NamedTuple):
     queue: JobQueue
     bodies: Any
     dead: Any
-
-
-@pytest.fixture(scope="session")
-def moto() -> Iterator[None]:
-    """AWS: table, bucket and queues exist; the SDK finds it through the environment as in production."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.get_host_and_port()[1]}")
-    patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    aws.client.cache_clear()
-    boto3.client("dynamodb").create_table(
-        TableName="opportune",
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[{"AttributeName": n, "AttributeType": "S"} for n in ("kind", "key")],
-        KeySchema=[{"AttributeName": "kind", "KeyType": "HASH"}, {"AttributeName": "key", "KeyType": "RANGE"}],
-    )
-    boto3.client("s3").create_bucket(Bucket="opportune")
-    for name in ("opportune-retrain", "opportune-retrain-dlq"):
-        boto3.client("sqs").create_queue(QueueName=name)
-    yield
-    server.stop()
-    aws.client.cache_clear()
-    patch.undo()
-
-
-@pytest.fixture(scope="session")
-def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Azure storage: table, container and queues exist."""
-    blob, queue, table = (free_port() for _ in range(3))
-    console = Console(stderr=True, force_terminal=False)
-    with Supervisor(tmp_path_factory.mktemp("azurite"), console=console, grace_s=1.0) as supervisor:
-        supervisor.start(Service("azurite", azurite_command(tool("azurite"), blob, queue, table), tcp_ok(table)))
-        connection = connection_string(blob, queue, table)
-        with contextlib.suppress(ResourceExistsError):
-            TableServiceClient.from_connection_string(connection).create_table("opportune")
-        BlobServiceClient.from_connection_string(connection).create_container("opportune")
-        for name in ("opportune-retrain", "opportune-retrain-poison"):
-            QueueClient.from_connection_string(connection, name).create_queue()
-        yield Settings(azure_storage_connection=connection)
 
 
 @pytest.fixture(params=KINDS)
@@ -139,8 +87,3 @@ def _drain(name: str) -> list[Any]:
             found.append(message)
             sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
     return found
-
-
-@pytest.fixture
-def here() -> Path:
-    return Path(__file__).parent
