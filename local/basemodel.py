@@ -48,7 +48,9 @@ def base_model(pool: Pool, *, builtin: bool, console: Console) -> Path:
         count = len(questions.read_text(encoding="utf-8").splitlines())
         command += ["--questions", str(questions), "--first", str(count)]
     with console.status("making the base model, once (about a minute)"):
-        done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
+        # A model this small gains nothing from a second thread, and loses much when the cores are shared.
+        env = {"OMP_NUM_THREADS": "1", **os.environ}
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     if done.returncode == 2:
         raise InvalidInputError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "make-base failed")
     if done.returncode != 0:
