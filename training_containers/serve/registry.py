@@ -47,6 +47,7 @@ class _Entry:
     manifest: ModelManifest | None = None
     leases: int = 0
     unloading: bool = False
+    replaced: bool = False  # was active and is not any more
     activate_when_ready: bool = False
 
 
@@ -135,11 +136,11 @@ class Registry:
                 Listed(e.version, e.state, e.artifact, e.reason, e.batcher.depth if e.batcher else 0) for e in entries
             ]
 
-    def loaded(self, version: str) -> bool:
-        """Whether requests may name `version`."""
+    def judged(self, version: str) -> bool:
+        """Whether labels about `version` count: it is active, or loaded to become active; not when it was replaced."""
         with self._lock:
             entry = self._entries.get(version)
-            return entry is not None and entry.batcher is not None
+            return entry is not None and entry.batcher is not None and not entry.replaced
 
     def load(self, artifact: Path, version: str | None = None, *, activate: bool = False) -> str:
         """Load an artifact directory or archive now and return its version.
@@ -224,9 +225,9 @@ class Registry:
             if before == version:
                 return
             if before is not None:
-                self._entries[before].state = State.READY
-                self._entries[before].changed_s = time.time()
-            entry.state, self._active = State.ACTIVE, version
+                old = self._entries[before]
+                old.state, old.replaced, old.changed_s = State.READY, True, time.time()
+            entry.state, entry.replaced, self._active = State.ACTIVE, False, version
         log.info("model activated", extra={"action": "activate", "model_version": version, "before": before})
         if before is not None:
             self._on_inactive(before)

@@ -112,8 +112,8 @@ class Service:
         scored = Scored(
             prediction, version or "none", bleu1(prediction, body.answers), exact_match(prediction, body.answers)
         )
-        # a pair about a version that is gone teaches the next model, but must not revive the old one's gauges
-        if version is not None and self.registry.loaded(version):
+        # a pair about a version that was replaced teaches the next model, but must not revive the old one's gauges
+        if version is not None and self.registry.judged(version):
             self._scores.add(version, scored.bleu1, scored.exact_match)
             self.metrics.feedback(version)
         else:

@@ -193,11 +193,28 @@ def test_a_new_version_starts_unknown_and_a_retired_one_disappears(served: Serve
     assert served.samples("llm_model_active") == {"m1": 1.0}
 
     served.post("/feedback", pair)
+    served.post("/feedback", pair | {"model_version": "base"})
+    assert served.samples("llm_accuracy") == {"m1": 1.0}, "a late pair does not revive a replaced version's gauge"
     served.registry.unload("base")
     served.post("/feedback", pair | {"model_version": "base"})
     assert served.samples("llm_accuracy") == {"m1": 1.0}
     served.writer.flush()
-    assert served.samples("llm_feedback_stored_total") == {"": 3}, "a late pair still teaches the next model"
+    assert served.samples("llm_feedback_stored_total") == {"": 4}, "a late pair still teaches the next model"
+
+
+def test_a_candidate_beside_the_active_version_and_one_rolled_back_to_are_judged(
+    served: Served, versions: dict[str, Path]
+) -> None:
+    pair = {"question": "q", "answers": ["blue"], "prediction": "blue"}
+    served.registry.load(versions["m1"])
+    served.post("/feedback", pair | {"model_version": "m1"})
+    assert served.samples("llm_accuracy") == {"m1": 1.0}
+
+    served.registry.activate("m1")
+    served.registry.activate("base")
+    served.post("/feedback", pair | {"model_version": "m1"})
+    served.post("/feedback", pair)
+    assert served.samples("llm_accuracy") == {"base": 1.0}
 
 
 def test_requests_latency_tokens_and_errors_are_counted_per_version(served: Served) -> None:
@@ -237,7 +254,7 @@ def test_a_version_is_loaded_activated_addressed_and_removed(served: Served, ver
     client = served.client
     reply = client.put("/models/m1", json={"artifact": str(versions["m1"])}, headers=ADMIN)
     assert reply.status_code in (200, 202)
-    _until(lambda: served.registry.loaded("m1"))
+    _until(lambda: served.registry.judged("m1"))
 
     assert served.post("/predict", {"question": "a"}).json["model_version"] == "base"
     assert served.post("/predict", {"question": "a", "version": "m1"}).json["model_version"] == "m1"
