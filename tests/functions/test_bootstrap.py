@@ -1,0 +1,67 @@
+import msgspec
+import pytest
+
+from functions import bootstrap
+from shared.errors import ConfigurationError
+from shared.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    caches = (bootstrap.settings, bootstrap.deps, bootstrap.web_app)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("cloud", "account", "region", "taking_part"),
+    [
+        ("aws", "", "", ("aws",)),
+        ("aws", "store", "", ("aws", "azure")),
+        ("azure", "store", "", ("azure",)),
+        ("azure", "store", "eu-west-1", ("aws", "azure")),
+    ],
+)
+def test_a_cloud_takes_part_when_it_is_configured(monkeypatch, cloud, account, region, taking_part):
+    if region:
+        monkeypatch.setenv("AWS_REGION", region)
+    assert bootstrap.configured_clouds(Settings(cloud=cloud, azure_storage_account=account)) == taking_part
+
+
+def test_the_function_knows_its_cloud_whatever_the_environment_says(monkeypatch):
+    monkeypatch.setenv("OPPORTUNE_CLOUD", "aws")
+    assert bootstrap.settings("azure").cloud == "azure"
+
+
+def test_dependencies_are_built_once_and_without_any_network():
+    first = bootstrap.deps("aws")
+    assert first is bootstrap.deps("aws")
+    assert first.home.cloud == first.own.cloud == "aws"
+    assert first.notifier is None
+
+
+def test_a_wrong_setting_is_named(monkeypatch):
+    monkeypatch.setenv("OPPORTUNE_SLOT_SECONDS", "soon")
+    with pytest.raises(ConfigurationError, match="OPPORTUNE_SLOT_SECONDS is 'soon'"):
+        bootstrap.deps("aws")
+
+
+def test_azure_without_an_account_says_what_to_set():
+    services = bootstrap.cloud_services("azure", msgspec.structs.replace(Settings(), cloud="azure"))
+    with pytest.raises(ConfigurationError, match="OPPORTUNE_AZURE_STORAGE_ACCOUNT"):
+        services.documents.get("job", "x")
+
+
+def test_the_policy_is_the_configured_one(monkeypatch):
+    monkeypatch.setenv("OPPORTUNE_POLICY", "never")
+    assert bootstrap.deps("aws").policy().name == "never"
+
+
+def test_the_web_app_builds_without_any_network():
+    client = bootstrap.web_app("aws").test_client()
+    assert client.get("/healthz").json["status"] == "ok"

@@ -1,0 +1,104 @@
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from shared.adapters.http import HttpInference
+from shared.adapters.pushgateway import Pushgateway
+from shared.errors import InvalidInputError, UnavailableError
+
+
+@pytest.fixture
+def server():
+    """A server that answers as its `reply` says (status, body, seconds) and keeps what it was sent."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            made.seen.append((self.path, dict(self.headers), body, self.client_address))
+            status, answer, seconds = made.reply
+            time.sleep(seconds)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *args):
+            pass
+
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made.seen, made.reply = [], (200, b"{}", 0.0)
+    made.url = f"http://127.0.0.1:{made.server_address[1]}"
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def invoke(server, timeout_s=5.0):
+    return HttpInference().invoke(f"{server.url}/predict", {"question": "ü"}, timeout_s, {"traceparent": "00-x"})
+
+
+def test_the_body_and_headers_arrive_and_the_answer_comes_back(server):
+    server.reply = (200, b'{"answer": "42"}', 0.0)
+    assert invoke(server) == {"answer": "42"}
+    path, headers, body, _ = server.seen[0]
+    assert (path, headers["traceparent"], json.loads(body)) == ("/predict", "00-x", {"question": "ü"})
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "words"),
+    [
+        (503, b'{"error": "draining"}', UnavailableError, "HTTP 503"),
+        (429, b"{}", UnavailableError, "HTTP 429"),
+        (200, b"<html>", UnavailableError, "not JSON"),
+        (200, b"[1]", UnavailableError, "no object"),
+        (404, b"<html>", UnavailableError, "not JSON"),
+        (400, b'{"error": "the question is empty"}', InvalidInputError, "the question is empty"),
+        (413, b"{}", InvalidInputError, "HTTP 413"),
+    ],
+)
+def test_what_may_be_retried_elsewhere_is_told_apart_from_what_may_not(server, status, body, error, words):
+    server.reply = (status, body, 0.0)
+    with pytest.raises(error, match=words):
+        invoke(server)
+    assert len(server.seen) == 1, "retrying is the router's business"
+
+
+def test_a_slow_endpoint_is_given_up_in_time(server):
+    server.reply = (200, b"{}", 2.0)
+    begun = time.monotonic()
+    with pytest.raises(UnavailableError):
+        invoke(server, timeout_s=0.2)
+    assert time.monotonic() - begun < 1.0
+
+
+def test_a_refused_connection_is_unavailable():
+    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:9"):
+        HttpInference().invoke("http://127.0.0.1:9/predict", {}, 1.0, {})
+
+
+def test_connections_are_kept(server):
+    client = HttpInference()
+    for _ in range(3):
+        client.invoke(f"{server.url}/predict", {}, 5.0, {})
+    assert len({address for _, _, _, address in server.seen}) == 1
+
+
+def test_a_pushed_metric_replaces_its_own_value_only(server):
+    Pushgateway(server.url).push("llm_rl_redeploy_total", 3.0, {"service": "q/a"})
+    path, _, body, _ = server.seen[0]
+    assert path == "/metrics/job/opportune/service@base64/cS9h"
+    assert body == b"# TYPE llm_rl_redeploy_total counter\nllm_rl_redeploy_total 3.0\n"
+
+
+def test_a_gateway_that_refuses_or_is_gone_is_unavailable(server):
+    server.reply = (400, b"bad", 0.0)
+    with pytest.raises(UnavailableError, match="HTTP 400"):
+        Pushgateway(server.url).push("x", 1.0, {})
+    with pytest.raises(UnavailableError, match="Pushgateway"):
+        Pushgateway("http://127.0.0.1:9").push("x", 1.0, {})

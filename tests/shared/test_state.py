@@ -1,0 +1,80 @@
+import msgspec
+import pytest
+
+from shared.adapters.memory import MemoryDocuments
+from shared.contracts import Endpoint, JobRecord, JobStatus, RouteTable, TrainingJob
+from shared.errors import ConflictError
+from shared.state import Control, State
+
+
+@pytest.fixture
+def state():
+    return State(MemoryDocuments())
+
+
+def record(job_id="qa-1", service="qa"):
+    job = TrainingJob(
+        job_id=job_id,
+        service=service,
+        slot_s=0.0,
+        cloud="aws",
+        trace_id="0" * 32,
+        decision_id="d",
+        parent_version="base",
+        data_start_s=0.0,
+        data_end_s=1.0,
+        hyperparameters={},
+        cost_ceiling_usd=1.0,
+        deadline_s=60.0,
+    )
+    return JobRecord(job=job, status=JobStatus.CLAIMED, updated_s=0.0)
+
+
+def table(epoch, heartbeat_s):
+    endpoint = Endpoint(cloud="aws", url="http://a", model_version="m1")
+    return RouteTable(
+        service="qa",
+        epoch=epoch,
+        published_s=0.0,
+        scheduler="aws",
+        heartbeat_s=heartbeat_s,
+        endpoints=(endpoint,),
+        trace_id="0" * 32,
+    )
+
+
+def test_a_job_is_claimed_once(state):
+    state.claim(record())
+    with pytest.raises(ConflictError):
+        state.claim(record())
+
+
+def test_a_record_changed_meanwhile_is_not_overwritten(state):
+    held = state.claim(record())
+    state.update(held, msgspec.structs.replace(record(), status=JobStatus.TRAINING))
+    with pytest.raises(ConflictError):
+        state.update(held, msgspec.structs.replace(record(), status=JobStatus.FAILED))
+    assert state.job("qa-1").record.status is JobStatus.TRAINING
+
+
+def test_jobs_are_listed_per_service(state):
+    state.claim(record())
+    state.claim(record("faq-1", "faq"))
+    assert [r.job.job_id for r in state.jobs("qa")] == ["qa-1"]
+
+
+@pytest.mark.parametrize(
+    ("epoch", "heartbeat_s", "wins"),
+    [(1, 0.0, False), (2, 9.0, False), (2, 10.0, True), (2, 11.0, True), (3, 0.0, True)],
+)
+def test_an_older_route_table_never_replaces_a_newer_one(state, epoch, heartbeat_s, wins):
+    state.publish(table(2, 10.0))
+    assert state.publish(table(epoch, heartbeat_s)) is wins
+    assert state.routes("qa") == (table(epoch, heartbeat_s) if wins else table(2, 10.0))
+
+
+def test_a_service_is_not_paused_until_somebody_pauses_it(state):
+    assert not state.control("qa").paused
+    state.set_control("qa", Control(paused=True, reason="freeze"))
+    assert state.control("qa") == Control(paused=True, reason="freeze")
+    assert not state.control("faq").paused
