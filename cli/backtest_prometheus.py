@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+import msgspec
 
 from shared.errors import InvalidInputError
 
@@ -32,10 +33,9 @@ def report(
     step_s: int | None,
 ) -> None:
     """Fetch, fit, replay and print."""
-    from shared.adapters.prometheus import PrometheusMetrics
-
     from policy.training.backtest import check_policy
     from policy.training.own_history import answer, history_of_window, step_seconds
+    from shared.adapters.prometheus import PrometheusMetrics
     from shared.settings import Settings
 
     if since is None:
@@ -44,17 +44,12 @@ def report(
     end_s = parse_time(until, "--until") if until else dt.datetime.now(dt.UTC).timestamp()
     if start_s >= end_s:
         raise InvalidInputError(f"--since {since} is not before --until {until or 'now'}")
-    from policy.training.backtest import check_policy
-    from policy.training.own_history import answer, history_of_window, step_seconds
-    from shared.adapters.prometheus import PrometheusMetrics
-    from shared.settings import Settings
 
     for policy in policies:
         check_policy(policy)
     settings = Settings.from_env(os.environ)
     step = float(step_s) if step_s else step_seconds(end_s - start_s, settings.slot_seconds)
-    source = PrometheusMetrics(url, settings.service, settings.prometheus_token)
-    window = source.window(start_s, end_s, step)
+    window = PrometheusMetrics(url, settings.service, settings.prometheus_token).window(start_s, end_s, step)
     result = answer(history_of_window(window, settings), policies, seed)
     document = _document(result, window.start_s, window.step_s)
     if as_json:

@@ -30,17 +30,26 @@ EDGES: Final = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
 #: first seed of the traces that rules are tuned on
 FIRST_SEED: Final = 700_000
 
+#: parameters under which a rule never fires; its J/J* is that of `never`, so it need not be replayed
+SILENT: Final[dict[str, dict[str, float]]] = {
+    "threshold": {"drop": 9.0, "window": 4},
+    "page-hinkley": {"limit": 1e9, "slack": 0.0},
+    "cusum": {"limit": 1e9, "slack": 0.0, "window": 3},
+    "regret": {"k": 1e9, "window": 4},
+    "modyn": {"k": 0.0, "window": 4},
+}
+
 _PERIODS = (0, 6, 9, 13, 18, 25, 35, 50, 70, 100, 140)
 GRIDS: Final[dict[str, dict[str, tuple[float, ...]]]] = {
     "never": {},
     "periodic": {"period": _PERIODS},
     "cara-p": {"phi": _PERIODS, "offset": (0, 6, 12)},
-    "threshold": {"drop": (0.03, 0.05, 0.07, 0.1, 0.14, 0.19, 0.26, 0.35, 0.5, 9.0), "window": (2, 4, 8)},
+    "threshold": {"drop": (0.03, 0.05, 0.07, 0.1, 0.14, 0.19, 0.26, 0.35, 0.5), "window": (2, 4, 8)},
     "adwin": {"delta": (1e-6, 1e-4, 0.002, 0.02, 0.1, 0.3, 0.6, 0.9)},
     "kswin": {"alpha": (1e-7, 1e-5, 1e-3, 0.01, 0.05), "recent": (6, 12), "window": (36,)},
-    "page-hinkley": {"limit": (0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 1e9), "slack": (0.0, 0.005, 0.02, 0.05)},
+    "page-hinkley": {"limit": (0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0), "slack": (0.0, 0.005, 0.02, 0.05)},
     "cusum": {
-        "limit": (0.2, 0.4, 0.8, 1.5, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 1e9),
+        "limit": (0.2, 0.4, 0.8, 1.5, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0),
         "slack": (0.0, 0.02, 0.05, 0.1),
         "window": (3, 6),
     },
@@ -96,6 +105,10 @@ def tune(per_family: int, workers: int, chosen: Sequence[str], before: dict[str,
         for means in _bucket_means(table, buckets):
             rules[rule].append(grid_of(rule)[int(np.argmin(means))])
             scores[rule].append(round(float(means.min()), 4))
+    for rule, silent in SILENT.items():
+        for bucket, nothing in enumerate(scores["never"]):
+            if scores[rule][bucket] > nothing:
+                rules[rule][bucket], scores[rule][bucket] = silent, nothing
     best = [min(GRIDS, key=lambda rule: scores[rule][bucket]) for bucket in range(len(EDGES) + 1)]
     return {
         "command": f"python -m policy.rivals.tuning --per-family {per_family}",
