@@ -6,7 +6,7 @@
 | POST /feedback       | what the endpoint says of the label                                       |
 | GET /healthz         | ok, and which routes this instance knows                                  |
 | GET /routes          | the route table                                                           |
-| GET /decisions       | the latest decisions; ?since= (POSIX seconds or ISO 8601), ?limit=        |
+| GET /decisions       | the last ?limit= slots, or from ?since= (POSIX seconds or ISO 8601) on    |
 | GET /decisions/<id>  | one decision                                                              |
 | GET /jobs            | the jobs that this cloud trains or trained                                |
 
@@ -19,6 +19,7 @@ import datetime as dt
 import logging
 import re
 import secrets
+import time
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from functions.usecases.inference import Inference
 from shared.contracts import job_id_for
 from shared.errors import BodyTooLargeError, InvalidInputError, NoEndpointError, NotFoundError, UnavailableError
+from shared.ports import Clock
 from shared.settings import Settings
 from shared.state import State
 
@@ -43,7 +45,7 @@ _FIELD: Final = re.compile(r"required field `(\w+)`|`\$\.(\w+)")
 _MOST_DECISIONS: Final = 1000
 
 
-def create_app(settings: Settings, state: State, inference: Inference) -> Flask:
+def create_app(settings: Settings, state: State, inference: Inference, clock: Clock = time.time) -> Flask:
     """The app over its dependencies."""
     app = Flask("opportune")
     # Read at most one byte beyond the limit; a larger body is refused unread.
@@ -74,10 +76,11 @@ def create_app(settings: Settings, state: State, inference: Inference) -> Flask:
     @app.get("/decisions")
     def decisions() -> Response:
         limit = _whole_number("limit", 100, _MOST_DECISIONS)
-        since = _time_s(request.args.get("since", "0"))
-        first = f"decision-{job_id_for(settings.service, since)}" if since else "decision-"
-        found = [d for d in state.decisions(first, limit=100_000) if d.service == settings.service]
-        return _json({"decisions": found[-limit:]})
+        asked = request.args.get("since")
+        since_s = clock() - limit * settings.slot_seconds if asked is None else _time_s(asked)
+        first = f"decision-{job_id_for(settings.service, since_s)}"
+        found = [d for d in state.decisions(first, limit=limit) if d.service == settings.service]
+        return _json({"decisions": found})
 
     @app.get("/decisions/<decision_id>")
     def decision(decision_id: str) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from functions.usecases.deps import Deps
 from functions.usecases.jobs import advance, all_jobs
@@ -27,6 +28,9 @@ from shared.settings import Settings
 from shared.state import State
 
 log = logging.getLogger("opportune.functions.tick")
+
+#: how far back a tick looks for decisions whose job nobody claimed
+UNCLAIMED_SLOTS: Final = 60
 
 
 def tick(deps: Deps, now_s: float) -> Decision | None:
@@ -119,7 +123,8 @@ def _unclaimed(deps: Deps, jobs: list[JobRecord], slot_s: float, now_s: float) -
     """
     cfg = deps.settings
     known = {record.job.job_id for record in jobs}
-    since = f"decision-{job_id_for(cfg.service, slot_s - cfg.job_deadline_seconds)}"
+    back_s = min(cfg.job_deadline_seconds, UNCLAIMED_SLOTS * cfg.slot_seconds)
+    since = f"decision-{job_id_for(cfg.service, slot_s - back_s)}"
     found = []
     for decision in State(deps.own.documents).decisions(since):
         cloud = decision.action.cloud

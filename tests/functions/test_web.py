@@ -25,7 +25,7 @@ def browser(world, now, endpoints):
     routes = RouteCache(lambda: state.routes("qa"), time.monotonic, 2.0)
     client = MemoryInference(lambda *request: endpoints["answer"](*request))
     inference = Inference(routes, Router(time.monotonic, random.Random(1)), client)
-    return create_app(world.deps(max_body_bytes=2000).settings, state, inference).test_client()
+    return create_app(world.deps(max_body_bytes=2000).settings, state, inference, lambda: now + 30).test_client()
 
 
 def test_a_question_is_answered_with_cloud_version_and_trace(browser):
