@@ -83,6 +83,11 @@ class Cluster:
         return {cloud: self._url(f"net-{cloud}") for cloud in CLOUDS}
 
     @property
+    def serving_urls(self) -> dict[Cloud, str]:
+        """The serving processes themselves."""
+        return {cloud: self._url(f"serve-{cloud}") for cloud in CLOUDS}
+
+    @property
     def supervisor(self) -> Supervisor:
         """The processes, for tests and demonstrations of failures."""
         return self._supervisor

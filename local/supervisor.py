@@ -141,7 +141,7 @@ class Supervisor:
                             name, f"was not healthy after {service.start_timeout_s:g} s", self.log(name)
                         )
                 if waiting:
-                    time.sleep(0.03)
+                    time.sleep(0.05)
 
     def check(self) -> None:
         """Raises ServiceFailedError when a process has ended."""

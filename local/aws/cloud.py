@@ -9,7 +9,6 @@ the SageMaker endpoint) come from the environment.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 from types import FrameType
@@ -20,6 +19,7 @@ from werkzeug.serving import make_server
 from local.aws import sagemaker
 from local.aws.endpoints import EndpointDriver
 from local.aws.training import TrainingRunner, work_dir
+from local.logs import log_to_stderr
 from local.serving import ServingAdmin
 
 
@@ -28,8 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     port = parser.parse_args().port
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    log_to_stderr()
     # The runner is a client of this very server.
     os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
     for name, value in local_credentials().items():

@@ -8,13 +8,13 @@ Settings come from OPPORTUNE_ variables, the place of the embedded AWS from AWS_
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import threading
 from typing import Final
 
 from local.aws.gateway import Gateway
 from local.aws.triggers import run_events, run_queue, run_schedule
+from local.logs import log_to_stderr
 from local.wsgi import serve
 from shared.settings import Settings
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--http", default="functions.aws.http.handler")
     parser.add_argument("--events-queue", default=EVENTS_QUEUE)
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_to_stderr()
     settings = Settings.from_env(os.environ)
 
     stop = threading.Event()

@@ -8,7 +8,6 @@ Settings come from OPPORTUNE_ variables; OPPORTUNE_AZURE_STORAGE_CONNECTION name
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from local.azure.app import HostConfig, index
 from local.azure.storage import CONNECTION_VARIABLE
 from local.azure.triggers import run_queue, run_timer
 from local.azure.web import Web
+from local.logs import log_to_stderr
 from local.wsgi import serve
 from shared.errors import ConfigurationError
 from shared.settings import Settings
@@ -31,9 +31,7 @@ def main() -> None:
     parser.add_argument("--app", default="function_app", help="module with the function app")
     parser.add_argument("--host-json", type=Path, default=Path(__file__).parents[2] / "host.json")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    # The SDK writes a line for every poll.
-    logging.getLogger("azure.core").setLevel(logging.WARNING)
+    log_to_stderr()
     settings = Settings.from_env(os.environ)
     if not settings.azure_storage_connection:
         raise ConfigurationError(CONNECTION_VARIABLE, None, "a storage account's connection string")

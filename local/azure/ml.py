@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import hmac
-import logging
 import os
 import re
 from pathlib import Path
@@ -21,6 +20,7 @@ from flask import Flask, Response, jsonify, request
 from local.azure.endpoints import Endpoints
 from local.azure.jobs import BadJobError, JobRunner
 from local.azure.storage import Datastore
+from local.logs import log_to_stderr
 from local.serving import ServingAdmin
 from local.wsgi import serve
 from shared.errors import OpportuneError
@@ -166,8 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, required=True)
     port = parser.parse_args().port
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("azure.core").setLevel(logging.WARNING)
+    log_to_stderr()
     env = os.environ
     work = Path(env.get("OPPORTUNE_LOCAL_WORK", "build/local-azure")).resolve()
     datastore, admin = Datastore.from_env(), ServingAdmin.from_env()
