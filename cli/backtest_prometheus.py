@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-import msgspec
 
 from shared.errors import InvalidInputError
 

@@ -30,6 +30,9 @@ from policy.training.pool import Pool, training_pool
 #: brings returns to the order of one
 _SCALE: Final[dict[Reward, float]] = {"usd": 0.1, "regret": 20.0, "paper": 0.1}
 
+#: rollouts between two saves
+_SAVE_EVERY: Final = 25
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -62,13 +65,13 @@ PRESETS: Final[dict[str, Recipe]] = {
     ),
     "ppo": Recipe(
         observation="multistream",
-        steps=8_000_000,
+        steps=6_000_000,
         traces=2000,
         wide_share=0.15,
         services=512,
         n_steps=32,
         minibatches=8,
-        epochs=4,
+        epochs=3,
         gamma=0.985,
         clone_steps=600_000,
         entropy=0.005,
@@ -77,17 +80,21 @@ PRESETS: Final[dict[str, Recipe]] = {
 
 
 class _Report(BaseCallback):
-    """Tells the caller how far it is."""
+    """Tells the caller how far it is, and saves now and then, so that an interrupted training leaves something."""
 
-    def __init__(self, progress: Progress, total: int) -> None:
+    def __init__(self, progress: Progress, total: int, save: Callable[[], object]) -> None:
         super().__init__()
-        self._progress, self._total = progress, total
+        self._progress, self._total, self._save = progress, total, save
+        self._rollouts = 0
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_end(self) -> None:
+        self._rollouts += 1
         self._progress("ppo", min(self.num_timesteps, self._total), self._total)
+        if self._rollouts % _SAVE_EVERY == 0:
+            self._save()
 
 
 def build(recipe: Recipe, env: LLMVecEnv) -> Any:
@@ -185,17 +192,22 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
     if recipe.clone_steps:
         clone(model, recipe, pool, progress)
     learning = time.monotonic()
-    model.learn(recipe.steps, callback=_Report(progress, recipe.steps))
-    seconds = time.monotonic() - learning
-    origin = {
-        "recipe": asdict(recipe),
-        "traces_sha256": pool.sha256,
-        "steps_per_second": round(recipe.steps / seconds),
-        "seconds": round(time.monotonic() - began),
-    }
-    model.save(out.with_suffix(".zip"))
-    export(model.policy, recipe.observation, features_of(recipe.observation), origin, out)
-    return origin
+
+    def save() -> dict[str, Any]:
+        now = time.monotonic()
+        origin = {
+            "recipe": asdict(recipe),
+            "steps_done": int(model.num_timesteps),
+            "traces_sha256": pool.sha256,
+            "steps_per_second": round(model.num_timesteps / (now - learning)),
+            "seconds": round(now - began),
+        }
+        model.save(out.with_suffix(".zip"))
+        export(model.policy, recipe.observation, features_of(recipe.observation), origin, out)
+        return origin
+
+    model.learn(recipe.steps, callback=_Report(progress, recipe.steps, save))
+    return save()
 
 
 def with_overrides(recipe: Recipe, **changed: Any) -> Recipe:

@@ -71,6 +71,7 @@ class PrometheusMetrics:
 
 
 def _short(exc: Exception) -> str:
-    """An error in a line, without the object addresses that libraries print."""
-    text = " ".join(str(exc).split())
-    return f"{type(exc).__name__}: {text[:200]}"
+    """An error in a line: the innermost reason, without the query and the object addresses that libraries print."""
+    reason = getattr(exc.args[0], "reason", exc) if exc.args else exc
+    text = " ".join(str(reason).split()).rsplit(": ", 1)[-1] if reason is not exc else " ".join(str(exc).split())
+    return f"{type(reason).__name__}: {text[:200]}"

@@ -1,0 +1,85 @@
+"""`opportune collect`: the historic state vectors of a Prometheus as CSV and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shared.errors import InvalidInputError, NoSamplesError
+
+
+@click.command()
+@click.option("--prometheus", "url", metavar="URL", required=True, help="The Prometheus to ask.")
+@click.option("--since", required=True, help="ISO date or date-time; UTC where it names no zone.")
+@click.option("--until", help="The same [now].")
+@click.option("--step", "step_s", type=click.FloatRange(min=0.001), help="Seconds per vector [OPPORTUNE_SLOT_SECONDS].")
+@click.option("--service", help="Which service [OPPORTUNE_SERVICE].")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("build/state"),
+    show_default=True,
+    help="Folder for state.csv and state.parquet.",
+)
+def collect(url: str, since: str, until: str | None, step_s: float | None, service: str | None, out: Path) -> None:
+    """Write what a policy would have seen, one row per decision slot: the six numbers, quality and counters.
+
+    Short gaps are interpolated; what stays missing is empty, never zero.
+
+    \b
+    Example: opportune collect --prometheus http://localhost:9090 --since 2026-05-01 --out build/state
+    """
+    import numpy as np
+
+    from cli.backtest_prometheus import parse_time
+    from policy.state import MAX_GAP_SLOTS, METRICS, interpolate, query
+    from shared.adapters.prometheus import PrometheusMetrics
+    from shared.settings import Settings
+
+    settings = Settings.from_env(os.environ)
+    name, step = service or settings.service, step_s or settings.slot_seconds
+    start_s = parse_time(since, "--since")
+    end_s = parse_time(until, "--until") if until else dt.datetime.now(dt.UTC).timestamp()
+    if end_s - start_s < step:
+        raise InvalidInputError(f"--since {since} is not a step of {step:g} s before --until {until or 'now'}")
+    window = PrometheusMetrics(url, name, settings.prometheus_token).window(start_s, end_s, step)
+    grid = end_s - step * np.arange(int((end_s - start_s) / step), -1, -1, dtype=np.float64)
+    columns: dict[str, Any] = {"time_s": grid}
+    for metric in METRICS:
+        columns[metric] = interpolate(window.series[metric], grid, MAX_GAP_SLOTS * step)
+    seen = np.isfinite(np.stack([columns[metric] for metric in METRICS])).any(axis=0)
+    if not seen.any():
+        raise NoSamplesError(query("bleu", name, step))
+    kept = slice(int(np.argmax(seen)), None)
+    table = {metric: values[kept] for metric, values in columns.items()}
+    paths = _write(table, out)
+    missing = {metric: int(np.isnan(values).sum()) for metric, values in table.items() if np.isnan(values).any()}
+    click.echo(f"{len(table['time_s'])} state vectors in {paths[0]} and {paths[1]}")
+    for metric, count in missing.items():
+        click.echo(f"{metric}: {count} of {len(table['time_s'])} missing", err=True)
+
+
+def _write(table: dict[str, Any], out: Path) -> tuple[Path, Path]:
+    """Both files; a missing value is an empty cell or a null."""
+    import numpy as np
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    csv_path, parquet_path = out / "state.csv", out / "state.parquet"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with csv_path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(table)
+            for row in zip(*table.values(), strict=True):
+                writer.writerow(["" if np.isnan(value) else repr(float(value)) for value in row])
+        arrays = {name: pa.array(values, mask=np.isnan(values)) for name, values in table.items()}
+        parquet.write_table(pa.table(arrays), parquet_path)
+    except OSError as exc:
+        raise InvalidInputError(f"--out {out}: {exc.strerror or exc}") from exc
+    return csv_path, parquet_path

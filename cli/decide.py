@@ -1,0 +1,87 @@
+"""`opportune decide`: one dry-run tick against a Prometheus, explained."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import click
+import msgspec
+
+
+@click.command()
+@click.option("--prometheus", "url", metavar="URL", help="The Prometheus to ask [OPPORTUNE_PROMETHEUS_URL].")
+@click.option("--policy", "name", help="A shipped policy, a rule, or an .onnx file [OPPORTUNE_POLICY].")
+@click.option("--service", help="Which service [OPPORTUNE_SERVICE].")
+@click.option("--json", "as_json", is_flag=True, help="The decision record as JSON on standard output.")
+def decide(url: str | None, name: str | None, service: str | None, as_json: bool) -> None:
+    """Say what would be decided now, and why. Nothing is enqueued and nothing is written.
+
+    Without a view of the job records it takes it that no job runs and none has run.
+
+    \b
+    Example: opportune decide --prometheus http://localhost:9090 --policy ppo
+    """
+    from policy.decide import DecisionContext, live_policy
+    from policy.decide import decide as tick
+    from shared.adapters.prometheus import PrometheusMetrics
+    from shared.contracts import MetricWindow, new_trace_id, slot_of
+    from shared.errors import MetricsError
+    from shared.settings import Settings
+
+    settings = Settings.from_env(os.environ)
+    given = {"prometheus_url": url, "policy": name, "service": service}
+    settings = msgspec.structs.replace(settings, **{k: v for k, v in given.items() if v is not None})
+    policy = live_policy(settings.policy, settings.static_every_slots)
+    now_s = time.time()
+    source = PrometheusMetrics(settings.prometheus_url, settings.service, settings.prometheus_token)
+    window: MetricWindow | MetricsError
+    try:
+        window = source.window(now_s - settings.window_slots * settings.slot_seconds, now_s, settings.slot_seconds)
+    except MetricsError as exc:
+        window = exc
+    context = DecisionContext(
+        settings=settings, now_s=now_s, slot_s=slot_of(now_s, settings.slot_seconds), trace_id=new_trace_id()
+    )
+    decision = tick(window, context, policy)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(decision), indent=2).decode())
+    else:
+        _show(decision, window, context)
+
+
+def _show(decision: Any, window: Any, context: Any) -> None:
+    """The record for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from policy.explain import expected_costs
+    from policy.state import OBSERVATION, history_of
+    from shared.contracts import MetricWindow
+
+    console = Console()
+    console.print(f"[bold]{decision.action.name.lower().replace('_', ' ')}[/bold]  {decision.reason}", highlight=False)
+    for guard in decision.guardrails:
+        before, after = guard.before.name.lower(), guard.after.name.lower()
+        console.print(f"  guardrail {guard.name}: {before} -> {after}: {guard.reason}", highlight=False)
+    if not decision.observation or not isinstance(window, MetricWindow):
+        return
+    table = Table("input", "value", "unit", "moved the choice by")
+    for feature in OBSERVATION:
+        share = decision.attributions.get(feature.name)
+        value = decision.observation.get(feature.name)
+        table.add_row(
+            feature.name,
+            "missing" if value is None else f"{value:.4g}",
+            feature.unit,
+            "" if share is None else f"{share:+.3f}",
+        )
+    console.print(table)
+    costs = expected_costs(history_of(window, context.jobs, context.settings, context.now_s))
+    if costs is not None:
+        table = Table("action", "probability", f"expected cost over {costs.horizon_steps} slots")
+        names = ("hold", "retrain on aws", "retrain on azure")
+        for label, chance, usd in zip(names, decision.probabilities, costs.by_action, strict=True):
+            table.add_row(label, f"{chance:.3f}", f"${usd:.4f}")
+        console.print(table)

@@ -1,0 +1,150 @@
+"""The commands as a user runs them: train, then decide and collect against something that speaks Prometheus."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from pyarrow import parquet
+
+#: what the fake service measured: good, then bad, by how long before the end of the query
+DROP_AT = 0.6
+VALUES = {"cpu": 0.4, "memory": 0.5, "requests_total": 3.0, "seconds_sum": 0.08, "bleu": 0.8, "accuracy": 0.8}
+
+
+class Prometheus(BaseHTTPRequestHandler):
+    """The one route that is asked, with a drop of quality in the last part of every window."""
+
+    dropping, empty = True, False
+
+    def do_GET(self) -> None:
+        query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
+        start, end, step = float(query["start"]), float(query["end"]), float(query["step"])
+        known = next((value for key, value in VALUES.items() if key in query["query"]), None)
+        points = []
+        at = start
+        while at <= end and known is not None:
+            bad = self.dropping and ("bleu" in query["query"] or "accuracy" in query["query"])
+            points.append([at, str(known / 2 if bad and at > start + DROP_AT * (end - start) else known)])
+            at += step
+        result = [{"metric": {}, "values": points}] if points and not self.empty else []
+        body = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}).encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def serve(**attributes: bool) -> ThreadingHTTPServer:
+    class Handler(Prometheus):
+        dropping = attributes.get("dropping", True)
+        empty = attributes.get("empty", False)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+@pytest.fixture
+def drifting() -> Iterator[str]:
+    server = serve()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+
+
+def opportune(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cli.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[2])
+
+
+def test_decide_sees_the_drift_and_explains_it(drifting: str) -> None:
+    run = opportune("decide", "--prometheus", drifting, "--policy", "ppo-paper", "--json")
+    assert run.returncode == 0, run.stderr
+    decision = json.loads(run.stdout)
+    assert decision["action"] in (1, 2)
+    assert decision["observation"]["accuracy"] == pytest.approx(0.4)
+    # what has changed is the accuracy, and it alone moved the choice
+    assert max(decision["attributions"], key=lambda name: abs(decision["attributions"][name])) == "accuracy"
+    shown = opportune("decide", "--prometheus", drifting, "--policy", "ppo-paper")
+    assert "retrain" in shown.stdout
+    assert "expected cost" in shown.stdout
+
+
+def test_decide_holds_while_nothing_changes() -> None:
+    server = serve(dropping=False)
+    run = opportune(
+        "decide", "--prometheus", f"http://127.0.0.1:{server.server_address[1]}", "--policy", "ppo-paper", "--json"
+    )
+    server.shutdown()
+    assert json.loads(run.stdout)["action"] == 0
+
+
+def test_decide_without_metrics_holds_and_says_why() -> None:
+    server = serve(empty=True)
+    run = opportune("decide", "--prometheus", f"http://127.0.0.1:{server.server_address[1]}", "--policy", "ppo-paper")
+    server.shutdown()
+    assert run.returncode == 0
+    assert run.stdout.startswith("hold")
+    assert "no samples" in run.stdout
+
+
+def test_collect_writes_both_files_with_gaps_left_empty(drifting: str, tmp_path: Path) -> None:
+    run = opportune(
+        "collect",
+        "--prometheus",
+        drifting,
+        "--since",
+        "2026-05-01",
+        "--until",
+        "2026-05-01T01:00",
+        "--out",
+        str(tmp_path),
+    )
+    assert run.returncode == 0, run.stderr
+    table = parquet.read_table(tmp_path / "state.parquet").to_pydict()
+    assert len(table["time_s"]) == 61
+    assert table["bleu"][0] == pytest.approx(0.8)
+    assert table["bleu"][-1] == pytest.approx(0.4)
+    assert table["redeploys"] == [None] * 61
+    lines = (tmp_path / "state.csv").read_text().splitlines()
+    assert len(lines) == 62
+    assert lines[1].endswith(",,")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("collect", "--since", "2026-05-02", "--until", "2026-05-01"), "--since 2026-05-02"),
+        (("collect", "--since", "yesterday"), "--since 'yesterday'"),
+        (("decide", "--policy", "nonsense"), "nonsense"),
+        (("decide", "--policy", "absent.onnx"), "absent.onnx"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_code_2(drifting: str, arguments: tuple[str, ...], told: str) -> None:
+    run = opportune(arguments[0], "--prometheus", drifting, *arguments[1:])
+    assert run.returncode == 2
+    assert told in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("observation", ["paper", "multistream"])
+def test_train_writes_a_policy_that_decides(drifting: str, tmp_path: Path, observation: str) -> None:
+    out = tmp_path / "mine.onnx"
+    run = opportune(
+        "train", "--observation", observation, "--steps", "3000", "--traces", "8", "--seed", "1", "--out", str(out)
+    )
+    assert run.returncode == 0, run.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.onnx", "mine.zip"]
+    decision = json.loads(opportune("decide", "--prometheus", drifting, "--policy", str(out), "--json").stdout)
+    assert sum(decision["probabilities"]) == pytest.approx(1.0)
+    assert decision["policy"] == "mine"
