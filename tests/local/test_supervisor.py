@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -32,7 +33,7 @@ def supervisor(tmp_path: Path, grace_s: float = 0.3) -> Supervisor:
     return Supervisor(tmp_path / "logs", console=Console(stderr=True, force_terminal=False), grace_s=grace_s)
 
 
-def wait_for(condition, timeout_s=15.0):
+def wait_for(condition: Callable[[], bool], timeout_s: float = 15.0) -> bool:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if condition():
@@ -41,7 +42,7 @@ def wait_for(condition, timeout_s=15.0):
     return False
 
 
-def test_start_waits_until_the_service_answers_and_stop_ends_it(tmp_path):
+def test_start_waits_until_the_service_answers_and_stop_ends_it(tmp_path: Path) -> None:
     port = free_port()
     web = Service("web", [sys.executable, "-m", "http.server", str(port)], http_ok(f"http://127.0.0.1:{port}/"))
     with supervisor(tmp_path) as running:
@@ -53,7 +54,7 @@ def test_start_waits_until_the_service_answers_and_stop_ends_it(tmp_path):
     assert require_port(port) == port
 
 
-def test_children_that_ignore_sigterm_and_leave_the_session_end_too(tmp_path):
+def test_children_that_ignore_sigterm_and_leave_the_session_end_too(tmp_path: Path) -> None:
     with supervisor(tmp_path) as running:
         running.start(Service("stubborn", STUBBORN))
         assert wait_for(lambda: len(marked(running.mark)) == 2)
@@ -62,14 +63,14 @@ def test_children_that_ignore_sigterm_and_leave_the_session_end_too(tmp_path):
     assert marked(running.mark) == []
 
 
-def test_everything_ends_when_the_body_raises(tmp_path):
+def test_everything_ends_when_the_body_raises(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), supervisor(tmp_path) as running:
         running.start(Service("sleep", SLEEP))
         raise ZeroDivisionError
     assert marked(running.mark) == []
 
 
-def test_a_service_that_dies_while_starting_is_reported_with_the_end_of_its_log(tmp_path):
+def test_a_service_that_dies_while_starting_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     dies = Service("broken", [sys.executable, "-c", "raise SystemExit('no such model: x')"], health=lambda: False)
     with (
         supervisor(tmp_path) as running,
@@ -78,7 +79,7 @@ def test_a_service_that_dies_while_starting_is_reported_with_the_end_of_its_log(
         running.start(dies)
 
 
-def test_a_service_that_dies_later_is_reported_by_check(tmp_path):
+def test_a_service_that_dies_later_is_reported_by_check(tmp_path: Path) -> None:
     with supervisor(tmp_path) as running:
         running.start(Service("sleep", SLEEP))
         os.kill(running.pid("sleep"), signal.SIGKILL)
@@ -87,12 +88,12 @@ def test_a_service_that_dies_later_is_reported_by_check(tmp_path):
             running.check()
 
 
-def test_a_service_that_never_becomes_healthy_is_reported(tmp_path):
+def test_a_service_that_never_becomes_healthy_is_reported(tmp_path: Path) -> None:
     with supervisor(tmp_path) as running, pytest.raises(ServiceFailedError, match=r"not healthy after 0\.2 s"):
         running.start(Service("mute", SLEEP, health=lambda: False, start_timeout_s=0.2))
 
 
-def test_one_service_can_be_ended_alone(tmp_path):
+def test_one_service_can_be_ended_alone(tmp_path: Path) -> None:
     with supervisor(tmp_path) as running:
         running.start(Service("one", SLEEP), Service("two", SLEEP))
         running.stop_one("one")
@@ -101,7 +102,7 @@ def test_one_service_can_be_ended_alone(tmp_path):
         running.check()
 
 
-def test_a_taken_port_is_one_clear_line():
+def test_a_taken_port_is_one_clear_line() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -127,7 +128,7 @@ SCRIPT = textwrap.dedent(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_nothing_is_left_when_the_supervising_program_gets_a_signal(tmp_path, number):
+def test_nothing_is_left_when_the_supervising_program_gets_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     script = SCRIPT.format(command=STUBBORN)
     program = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT

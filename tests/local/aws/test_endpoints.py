@@ -3,6 +3,7 @@
 import io
 import tarfile
 import time
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError  # noqa: TID251 - the test is a client of its own
@@ -10,7 +11,7 @@ from botocore.exceptions import ClientError  # noqa: TID251 - the test is a clie
 pytestmark = pytest.mark.xdist_group("local-clouds")
 
 
-def archive():
+def archive() -> bytes:
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w:gz") as tar:
         tar.addfile(tarfile.TarInfo("manifest.json"), io.BytesIO(b""))
@@ -18,7 +19,7 @@ def archive():
 
 
 @pytest.fixture(scope="module")
-def endpoint(local_aws, serving):
+def endpoint(local_aws: Any, serving: Any) -> Any:
     s3, sagemaker = local_aws.client("s3"), local_aws.client("sagemaker")
     s3.create_bucket(Bucket="models")
     for version in ("v2", "broken3", "broken5"):
@@ -40,7 +41,7 @@ def endpoint(local_aws, serving):
     return sagemaker
 
 
-def settled(sagemaker):
+def settled(sagemaker: Any) -> Any:
     deadline = time.monotonic() + 15
     while True:
         found = sagemaker.describe_endpoint(EndpointName="qa")
@@ -50,7 +51,7 @@ def settled(sagemaker):
         time.sleep(0.05)
 
 
-def test_an_update_unpacks_the_artifact_loads_it_and_then_activates_it(endpoint, serving):
+def test_an_update_unpacks_the_artifact_loads_it_and_then_activates_it(endpoint: Any, serving: Any) -> None:
     serving.calls.clear()
     endpoint.update_endpoint(EndpointName="qa", EndpointConfigName="v2")
     found = settled(endpoint)
@@ -62,7 +63,9 @@ def test_an_update_unpacks_the_artifact_loads_it_and_then_activates_it(endpoint,
     ("version", "reason"),
     [("broken3", "sha256 differs"), ("gone4", "no model data at s3://"), ("broken5", "no config.json")],
 )
-def test_a_version_that_cannot_load_leaves_the_old_one_in_service_with_the_reason(endpoint, version, reason):
+def test_a_version_that_cannot_load_leaves_the_old_one_in_service_with_the_reason(
+    endpoint: Any, version: Any, reason: Any
+) -> None:
     endpoint.update_endpoint(EndpointName="qa", EndpointConfigName="v2")
     settled(endpoint)
     endpoint.update_endpoint(EndpointName="qa", EndpointConfigName=version)
@@ -72,7 +75,7 @@ def test_a_version_that_cannot_load_leaves_the_old_one_in_service_with_the_reaso
     assert reason in found["FailureReason"]
 
 
-def test_models_configurations_and_endpoints_cannot_be_made_twice_or_out_of_nothing(endpoint):
+def test_models_configurations_and_endpoints_cannot_be_made_twice_or_out_of_nothing(endpoint: Any) -> None:
     container = {"Image": "image:1"}
     with pytest.raises(ClientError, match="already existing model"):
         endpoint.create_model(ModelName="base", PrimaryContainer=container, ExecutionRoleArn="arn:aws:iam::1:role/r")

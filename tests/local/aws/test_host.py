@@ -3,9 +3,11 @@
 import json
 import sys
 import textwrap
-import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,7 +54,7 @@ HANDLERS = textwrap.dedent(
 
 
 @pytest.fixture(scope="module")
-def host(local_aws, running, tmp_path_factory):
+def host(local_aws: Any, running: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """(url of the HTTP face, folder of notes, client of SQS, url of the retrain queue, url of its dead letters)."""
     folder, port = tmp_path_factory.mktemp("host"), free_port()
     (folder / "tiny_handlers.py").write_text(HANDLERS)
@@ -81,20 +83,12 @@ def host(local_aws, running, tmp_path_factory):
     running.stop_one("aws-host")
 
 
-def notes(folder, name):
+def notes(folder: Path, name: str) -> list[Any]:
     path = folder / name
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def eventually(condition, timeout_s=20.0):
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.05)
-    return value
-
-
-def test_the_schedule_fires_at_every_slot_also_after_a_failure(host):
+def test_the_schedule_fires_at_every_slot_also_after_a_failure(host: Any, eventually: Any) -> None:
     ticks = eventually(lambda: len(notes(host[1], "schedule")) >= 2 and notes(host[1], "schedule"))
     event = ticks[0]["event"]
     assert event["detail-type"] == "Scheduled Event"
@@ -105,7 +99,9 @@ def test_the_schedule_fires_at_every_slot_also_after_a_failure(host):
     assert 0 < ticks[0]["left_ms"] <= 60_000
 
 
-def test_only_the_failed_message_of_a_batch_comes_again_and_then_goes_to_the_dead_letters(host):
+def test_only_the_failed_message_of_a_batch_comes_again_and_then_goes_to_the_dead_letters(
+    host: Any, eventually: Any
+) -> None:
     _, folder, sqs, queue, dead = host
     sqs.send_message_batch(
         QueueUrl=queue, Entries=[{"Id": "1", "MessageBody": "good"}, {"Id": "2", "MessageBody": "bad"}]
@@ -120,7 +116,7 @@ def test_only_the_failed_message_of_a_batch_comes_again_and_then_goes_to_the_dea
     sqs.delete_message(QueueUrl=dead, ReceiptHandle=kept[0]["ReceiptHandle"])
 
 
-def test_a_handler_that_raises_sees_the_message_again(host):
+def test_a_handler_that_raises_sees_the_message_again(host: Any, eventually: Any) -> None:
     _, folder, sqs, queue, dead = host
     sqs.send_message(QueueUrl=queue, MessageBody="explode")
     kept = eventually(lambda: sqs.receive_message(QueueUrl=dead, WaitTimeSeconds=1).get("Messages"))
@@ -129,7 +125,7 @@ def test_a_handler_that_raises_sees_the_message_again(host):
     assert bodies.count("explode") == 2
 
 
-def test_a_completion_event_is_handed_over_as_it_is(host):
+def test_a_completion_event_is_handed_over_as_it_is(host: Any, eventually: Any) -> None:
     _, folder, sqs, *_ = host
     url = sqs.get_queue_url(QueueName="t-events")["QueueUrl"]
     sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"source": "aws.sagemaker", "detail": {"x": 1}}))
@@ -137,8 +133,8 @@ def test_a_completion_event_is_handed_over_as_it_is(host):
     assert note["event"] == {"source": "aws.sagemaker", "detail": {"x": 1}}
 
 
-def ask(url, body=None, headers=None, method=None):
-    request = urllib.request.Request(url, data=body, headers=headers or {}, method=method)
+def ask(url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, Any, bytes]:
+    request = urllib.request.Request(url, data=body, headers=headers or {})
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.status, answer.headers, answer.read()
@@ -146,7 +142,7 @@ def ask(url, body=None, headers=None, method=None):
         return exc.code, exc.headers, exc.read()
 
 
-def test_a_request_becomes_a_version_2_event(host):
+def test_a_request_becomes_a_version_2_event(host: Any) -> None:
     body = json.dumps({"question": "où?"}).encode()
     headers = {"Content-Type": "application/json", "Cookie": "a=1; b=2", "X-Id": "7"}
     status, _, raw = ask(f"{host[0]}/predict/a%20b?x=1&x=2&y=", body, headers)
@@ -162,7 +158,7 @@ def test_a_request_becomes_a_version_2_event(host):
     assert event["isBase64Encoded"] is False
 
 
-def test_binary_bodies_travel_as_base64_both_ways(host):
+def test_binary_bodies_travel_as_base64_both_ways(host: Any) -> None:
     _, _, raw = ask(f"{host[0]}/echo", b"\x00\xff", {"Content-Type": "application/octet-stream"})
     event = json.loads(raw)
     assert event["isBase64Encoded"] is True
@@ -172,7 +168,7 @@ def test_binary_bodies_travel_as_base64_both_ways(host):
     assert headers.get_all("Set-Cookie") == ["a=1", "b=2"]
 
 
-def test_a_handler_that_raises_is_a_500_and_the_host_goes_on(host):
+def test_a_handler_that_raises_is_a_500_and_the_host_goes_on(host: Any) -> None:
     status, _, raw = ask(f"{host[0]}/explode")
     assert (status, json.loads(raw)) == (500, {"message": "Internal Server Error"})
     assert ask(f"{host[0]}/again")[0] == 200
@@ -191,13 +187,13 @@ def test_a_handler_that_raises_is_a_500_and_the_host_goes_on(host):
         ("done", {"a", "b"}),
     ],
 )
-def test_partial_batch_responses_are_read_as_lambda_reads_them(answer, failed):
+def test_partial_batch_responses_are_read_as_lambda_reads_them(answer: Any, failed: Any) -> None:
     assert failed_ids(answer, {"a", "b"}) == failed
 
 
-def test_an_answer_without_a_status_is_a_json_body():
+def test_an_answer_without_a_status_is_a_json_body() -> None:
     assert response_of({"ok": True}) == (200, [("content-type", "application/json")], b'{"ok": true}')
 
 
-def test_a_shortened_slot_keeps_its_fraction():
+def test_a_shortened_slot_keeps_its_fraction() -> None:
     assert scheduled_event(1.5)["time"] == "1970-01-01T00:00:01.500000Z"

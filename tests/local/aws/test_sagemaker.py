@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 import time
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError  # noqa: TID251 - the test is a client of its own
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.xdist_group("local-clouds")
 
 
 @pytest.fixture(scope="module")
-def sagemaker(local_aws):
+def sagemaker(local_aws: Any) -> Any:
     s3 = local_aws.client("s3")
     s3.create_bucket(Bucket="train")
     s3.put_object(Bucket="train", Key="data/2026/a.jsonl", Body=b"one")
@@ -20,7 +21,7 @@ def sagemaker(local_aws):
     return local_aws.client("sagemaker")
 
 
-def request(name, hyper=None, **more):
+def request(name: str, hyper: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
     return {
         "TrainingJobName": name,
         "RoleArn": "arn:aws:iam::123456789012:role/train",
@@ -39,7 +40,7 @@ def request(name, hyper=None, **more):
     }
 
 
-def finished(sagemaker, name, timeout_s=20.0):
+def finished(sagemaker: Any, name: str, timeout_s: float = 20.0) -> Any:
     deadline = time.monotonic() + timeout_s
     while True:
         job = sagemaker.describe_training_job(TrainingJobName=name)
@@ -49,14 +50,16 @@ def finished(sagemaker, name, timeout_s=20.0):
         time.sleep(0.05)
 
 
-def model(local_aws, job):
+def model(local_aws: Any, job: Any) -> Any:
     bucket, _, key = job["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://").partition("/")
     body = local_aws.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
     with tarfile.open(fileobj=io.BytesIO(body)) as tar:
-        return json.load(tar.extractfile("./report.json"))
+        report = tar.extractfile("./report.json")
+        assert report is not None
+        return json.load(report)
 
 
-def test_a_job_runs_the_container_on_its_channels_and_leaves_the_model_in_s3(sagemaker, local_aws):
+def test_a_job_runs_the_container_on_its_channels_and_leaves_the_model_in_s3(sagemaker: Any, local_aws: Any) -> None:
     sagemaker.create_training_job(**request("ok", {"epochs": "2", "seconds": "0.2"}, Environment={"EXTRA": "yes"}))
     started = sagemaker.describe_training_job(TrainingJobName="ok")
     assert started["TrainingJobStatus"] == "InProgress"
@@ -83,21 +86,21 @@ def test_a_job_runs_the_container_on_its_channels_and_leaves_the_model_in_s3(sag
     }
 
 
-def test_a_failing_container_gives_its_own_reason(sagemaker):
+def test_a_failing_container_gives_its_own_reason(sagemaker: Any) -> None:
     sagemaker.create_training_job(**request("bad", {"fail": "no examples in the window"}))
     job = finished(sagemaker, "bad")
     assert job["TrainingJobStatus"] == "Failed"
     assert job["FailureReason"] == "AlgorithmError: no examples in the window, exit code: 3"
 
 
-def test_a_second_job_of_the_same_name_is_refused(sagemaker):
+def test_a_second_job_of_the_same_name_is_refused(sagemaker: Any) -> None:
     sagemaker.create_training_job(**request("twice"))
     with pytest.raises(ClientError, match="ResourceInUse"):
         sagemaker.create_training_job(**request("twice"))
     assert finished(sagemaker, "twice")["TrainingJobStatus"] == "Completed"
 
 
-def test_stopping_lets_the_container_write_a_checkpoint_that_the_next_job_finds(sagemaker, local_aws):
+def test_stopping_lets_the_container_write_a_checkpoint_that_the_next_job_finds(sagemaker: Any, local_aws: Any) -> None:
     checkpoints = {"CheckpointConfig": {"S3Uri": "s3://train/checkpoints/one"}}
     sagemaker.create_training_job(**request("halt", {"seconds": "60"}, **checkpoints))
     deadline = time.monotonic() + 15
@@ -113,13 +116,13 @@ def test_stopping_lets_the_container_write_a_checkpoint_that_the_next_job_finds(
         sagemaker.stop_training_job(TrainingJobName="halt")
 
 
-def test_a_job_over_its_time_limit_is_stopped(sagemaker):
+def test_a_job_over_its_time_limit_is_stopped(sagemaker: Any) -> None:
     sagemaker.create_training_job(**request("slow", {"seconds": "60"}, StoppingCondition={"MaxRuntimeInSeconds": 1}))
     job = finished(sagemaker, "slow")
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
 
 
-def test_the_end_of_a_job_reaches_an_eventbridge_rule(sagemaker, local_aws):
+def test_the_end_of_a_job_reaches_an_eventbridge_rule(sagemaker: Any, local_aws: Any) -> None:
     sqs, events = local_aws.client("sqs"), local_aws.client("events")
     url = sqs.create_queue(QueueName="ended")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -139,7 +142,7 @@ def test_the_end_of_a_job_reaches_an_eventbridge_rule(sagemaker, local_aws):
     events.remove_targets(Rule="ended", Ids=["queue"])
 
 
-def test_an_unknown_job_cannot_be_described_or_stopped(sagemaker):
+def test_an_unknown_job_cannot_be_described_or_stopped(sagemaker: Any) -> None:
     for call in (sagemaker.describe_training_job, sagemaker.stop_training_job):
         with pytest.raises(ClientError, match="Could not find"):
             call(TrainingJobName="nobody")
