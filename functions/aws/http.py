@@ -6,12 +6,12 @@ from typing import Any
 
 import serverless_wsgi
 
-from functions.aws.runtime import logger, tracer
+from functions.aws.runtime import logger, traced
 from functions.bootstrap import web_app
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler(capture_response=False)
+@traced
 def handler(event: dict[str, Any], context: Any) -> Any:
     """One request in API Gateway's form, format 1.0 or 2.0."""
     return serverless_wsgi.handle_request(web_app("aws"), event, context)

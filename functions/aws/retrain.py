@@ -8,7 +8,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
-from functions.aws.runtime import logger, tracer
+from functions.aws.runtime import logger, traced
 from functions.bootstrap import deps
 from functions.usecases.training import start_training
 
@@ -22,7 +22,7 @@ def start(record: SQSRecord) -> str:
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler(capture_response=False)
+@traced
 def handler(event: dict[str, Any], context: Any) -> Any:
     """A batch; the answer names the messages to deliver again."""
     return process_partial_response(event=event, record_handler=start, processor=processor, context=context)

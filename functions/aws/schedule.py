@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from functions.aws.runtime import logger, tracer
+from functions.aws.runtime import logger, traced
 from functions.bootstrap import deps
 from functions.usecases.tick import tick
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler(capture_response=False)
+@traced
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """One slot; returns what was decided."""
     decision = tick(deps("aws"), time.time())

@@ -11,14 +11,14 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.data_classes import EventBridgeEvent, event_source
 
-from functions.aws.runtime import logger, tracer
+from functions.aws.runtime import logger, traced
 from functions.bootstrap import deps
 from functions.usecases.jobs import training_finished
 from shared.errors import ContractError
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler(capture_response=False)
+@traced
 @event_source(data_class=EventBridgeEvent)
 def handler(event: EventBridgeEvent, context: Any) -> dict[str, Any]:
     """One event; returns where the job stands, None for a job of somebody else."""

@@ -146,8 +146,8 @@ def test_one_log_line_is_one_json_object_with_the_trace(aws, job):
 def test_importing_the_handlers_loads_no_sdk_of_either_cloud():
     program = (
         "import functions.aws.schedule, functions.aws.retrain, functions.aws.http, sys\n"
-        "print([m for m in sys.modules if m.split('.')[0] in ('boto3', 'torch', 'transformers', 'onnxruntime')"
-        " or m.startswith('azure.')])"
+        "heavy = ('boto3', 'botocore.session', 'aws_xray_sdk', 'torch', 'transformers', 'onnxruntime')\n"
+        "print([m for m in sys.modules if m in heavy or m.startswith('azure.')])\n"
     )
     out = subprocess.run(
         [sys.executable, "-c", program],
@@ -157,3 +157,19 @@ def test_importing_the_handlers_loads_no_sdk_of_either_cloud():
         env={**os.environ, "PYTHONPATH": "."},
     ).stdout
     assert out.strip() == "[]"
+
+
+@pytest.mark.parametrize(("disabled", "traces"), [("false", True), ("true", False)])
+def test_tracing_is_on_in_lambda_unless_it_is_switched_off(disabled, traces):
+    program = (
+        "import sys, functions.aws.http as f\n"
+        "print('aws_xray_sdk' in sys.modules, f.handler.__module__, callable(f.handler))\n"
+    )
+    env = {
+        **os.environ,
+        "LAMBDA_TASK_ROOT": "/var/task",
+        "POWERTOOLS_TRACE_DISABLED": disabled,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env).stdout
+    assert out.split()[0] == str(traces)
