@@ -144,7 +144,8 @@ def _posix_s(value: Any) -> float:
 
 
 def _squad_json(path: Path) -> list[Question]:
-    text = "\n".join(line for _, line in read_lines(path))
+    lines = dict(read_lines(path))
+    text = "\n".join(lines.get(number, "") for number in range(1, max(lines, default=0) + 1))
     try:
         articles = json.loads(text)["data"]
         return [

@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 METRICS_FILE: Final = "metrics.json"
 
+#: of max_seconds; the rest is for evaluating and writing what was learnt before the service ends the job
+_TRAINING_SHARE: Final = 0.8
+
 
 class Folders(NamedTuple):
     """Where a job reads and writes."""
@@ -54,7 +57,8 @@ def run_job(folders: Folders, hyper: Hyperparameters, interruption: Interruption
     with tempfile.TemporaryDirectory() as scratch:
         start = _starting_model(folders.parent, hyper, Path(scratch))
         serving = evaluate(start, split.evaluation, interruption.check)
-        outcome, trained = _train(start, split.train, folders, hyper, interruption)
+        left_s = _TRAINING_SHARE * hyper.max_seconds - (time.time() - started_s)
+        outcome, trained = _train(start, split.train, folders, hyper, max(left_s, 0.0), interruption)
         candidate = evaluate(folders.model, split.evaluation, interruption.check)
     _write_metrics(folders.model, outcome, split, time.time() - started_s)
     manifest = ModelManifest(
@@ -111,6 +115,7 @@ def _train(
     pairs: Sequence[FeedbackPair],
     folders: Folders,
     hyper: Hyperparameters,
+    max_seconds: float,
     interruption: Interruption,
 ) -> tuple[Outcome, int]:
     """Train from `start` and write the model's files; returns what happened and the number of examples."""
@@ -127,7 +132,7 @@ def _train(
         batch_size=hyper.batch_size,
         seed=hyper.seed,
         stop_loss=hyper.stop_loss,
-        max_seconds=hyper.max_seconds,
+        max_seconds=max_seconds,
         checkpoint_seconds=hyper.checkpoint_seconds,
         checkpoints=folders.checkpoints,
         fingerprint=_fingerprint(hyper, pairs, start),
