@@ -33,7 +33,7 @@ def report(
 ) -> None:
     """Fetch, fit, replay and print."""
     from policy.training.backtest import check_policy
-    from policy.training.own_history import answer, history_of_window, step_seconds
+    from policy.training.own_history import answer, grid_of, history_of_window, step_seconds
     from shared.adapters.prometheus import PrometheusMetrics
     from shared.settings import Settings
 
@@ -50,7 +50,7 @@ def report(
     step = float(step_s) if step_s else step_seconds(end_s - start_s, settings.slot_seconds)
     window = PrometheusMetrics(url, settings.service, settings.prometheus_token).window(start_s, end_s, step)
     result = answer(history_of_window(window, settings), policies, seed)
-    document = _document(result, window.start_s, window.step_s)
+    document = _document(result, grid_of(window)[0], step)
     if as_json:
         click.echo(json.dumps(document))
     else:

@@ -62,14 +62,20 @@ def step_seconds(span_s: float, slot_s: float) -> float:
     return slot_s * max(1, math.ceil(span_s / MAX_STEPS / slot_s))
 
 
+def grid_of(window: MetricWindow) -> Floats:
+    """The times of the steps, counted back from the end as the samples are."""
+    steps = int((window.end_s - window.start_s) / window.step_s + 1e-9) + 1
+    return np.asarray(window.end_s - window.step_s * np.arange(steps - 1, -1, -1, dtype=np.float64))
+
+
 def history_of_window(window: MetricWindow, settings: Settings) -> History:
     """The window on its grid of steps. Gaps longer than a few steps stay gaps.
 
     Raises:
         NoSamplesError: BLEU-1 or exact match was never measured.
     """
-    steps = max(1, round((window.end_s - window.start_s) / window.step_s) + 1)
-    grid_s = window.start_s + window.step_s * np.arange(steps, dtype=np.float64)
+    grid_s = grid_of(window)
+    steps = len(grid_s)
 
     def column(name: str) -> Floats:
         return interpolate(window.series.get(name, Series((), ())), grid_s, MAX_GAP_SLOTS * window.step_s)
@@ -90,12 +96,12 @@ def history_of_window(window: MetricWindow, settings: Settings) -> History:
         memory=column("memory"),
         price_usd_per_hour=np.tile(price, (steps, 1)),
         train_hours=hours,
-        retrains=_retrains(window, price * hours, hours, steps),
+        retrains=_retrains(window, price * hours, hours, float(grid_s[0]), steps),
         in_flight=False,
     )
 
 
-def _retrains(window: MetricWindow, job_usd: Floats, hours: Floats, steps: int) -> tuple[Retrain, ...]:
+def _retrains(window: MetricWindow, job_usd: Floats, hours: Floats, start_s: float, steps: int) -> tuple[Retrain, ...]:
     """Increases of the redeploy counters as retrains on the cheaper cloud; a fall is a restarted counter."""
     cloud = int(np.argmin(job_usd))
     delay = max(1, math.ceil(3600.0 * float(hours[cloud]) / window.step_s - 1e-9))
@@ -105,7 +111,7 @@ def _retrains(window: MetricWindow, job_usd: Floats, hours: Floats, steps: int) 
         before: float | None = None
         for at_s, value in zip(series.timestamps_s, series.values, strict=True):
             if before is not None and value > before:
-                lives.add(math.ceil((at_s - window.start_s) / window.step_s))
+                lives.add(math.ceil((at_s - start_s) / window.step_s))
             before = value
     return tuple(
         Retrain(max(0, live - delay), cloud, live, float(job_usd[cloud])) for live in sorted(lives) if live < steps

@@ -1,0 +1,55 @@
+"""What a policy's advantage rests on: the same policy with one thing taken away.
+
+`ppo@cheapest` keeps the timing of `ppo` and places every job on the cloud that is cheapest now, as the rules do.
+`ppo@flat-resources`, `@flat-load`, `@flat-prices` hide one stream by showing it as if it never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from policy.history import Decider, History
+
+
+def _flat_resources(history: History) -> History:
+    return replace(history, cpu=np.full_like(history.cpu, 0.5), memory=np.full_like(history.memory, 0.5))
+
+
+def _flat_load(history: History) -> History:
+    rate, latency = history.request_rate_rps, history.latency_s
+    return replace(history, request_rate_rps=np.full_like(rate, 50.0), latency_s=np.full_like(latency, 0.1))
+
+
+def _flat_prices(history: History) -> History:
+    price = history.price_usd_per_hour
+    return replace(history, price_usd_per_hour=np.tile(price.mean(axis=0), (len(price), 1)))
+
+
+HIDE: Final[dict[str, Callable[[History], History]]] = {
+    "flat-resources": _flat_resources,
+    "flat-load": _flat_load,
+    "flat-prices": _flat_prices,
+}
+ABLATIONS: Final = ("cheapest", *HIDE)
+
+
+class Ablated:
+    """A policy without one of its advantages."""
+
+    def __init__(self, policy: Decider, ablation: str) -> None:
+        self.name = f"{policy.name}@{ablation}"
+        self._policy, self._ablation = policy, ablation
+
+    def reset(self, seed: int) -> None:
+        """Reset the policy."""
+        self._policy.reset(seed)
+
+    def decide(self, history: History) -> int:
+        """The policy's action under the ablation."""
+        if self._ablation == "cheapest":
+            return history.cheapest_action() if self._policy.decide(history) else 0
+        return self._policy.decide(HIDE[self._ablation](history))
