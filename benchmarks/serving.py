@@ -14,6 +14,7 @@ import argparse
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -227,6 +228,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped on the way out
     with tempfile.TemporaryDirectory() as scratch:
         model = options.model or make_model(Path(scratch), options.shape, options.seed)
         rows = compare(model, options)
@@ -247,9 +249,11 @@ def compare(model: Path, options: argparse.Namespace) -> list[Row]:
         "reference": ["benchmarks.serving_reference", "--threads", str(options.threads), "--model", str(model)],
         "opportune": [*own, "--model", str(model)],
     }
-    servers = {name: Server(command, options.threads) for name, command in commands.items()}
-    rounds: dict[str, list[Round]] = {name: [] for name in servers}
+    servers: dict[str, Server] = {}
+    rounds: dict[str, list[Round]] = {name: [] for name in commands}
     try:
+        for name, command in commands.items():
+            servers[name] = Server(command, options.threads)
         for _ in range(options.rounds):
             for name, server in servers.items():
                 rounds[name].append(measure(server, questions, options.clients, options.tokens))
