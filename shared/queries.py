@@ -5,6 +5,15 @@ from __future__ import annotations
 import math
 from typing import Final
 
+# The answer quality that users get: every labelled answer counts once, however the clouds share the traffic. A model's
+# score in training is pushed under the same name, but has no window of labelled answers. Serving processes of other
+# make, which do not say how many answers their mean is of, count alike.
+_LIVE: Final = (
+    'sum({metric}{{service="$service"}} * llm_feedback_window_pairs{{service="$service"}})'
+    ' / sum({metric}{{service="$service"}} * 0 + llm_feedback_window_pairs{{service="$service"}})'
+    ' or avg({metric}{{service="$service", job!="opportune-training"}})'
+)
+
 #: metric name -> PromQL; $service is the service, $range at least two scrapes of a decision slot
 METRICS: Final[dict[str, str]] = {
     "cpu": 'avg(llm_cpu_utilisation_ratio{service="$service"})',
@@ -14,8 +23,8 @@ METRICS: Final[dict[str, str]] = {
         'sum(rate(llm_request_latency_seconds_sum{service="$service"}[$range]))'
         ' / sum(rate(llm_request_latency_seconds_count{service="$service"}[$range]))'
     ),
-    "bleu": 'avg(llm_bleu{service="$service"})',
-    "accuracy": 'avg(llm_accuracy{service="$service"})',
+    "bleu": _LIVE.format(metric="llm_bleu"),
+    "accuracy": _LIVE.format(metric="llm_accuracy"),
     "redeploys": 'sum(llm_rl_redeploy_total{service="$service"})',
     "static_retrains": 'sum(llm_static_retrain_total{service="$service"})',
 }

@@ -19,6 +19,9 @@ from shared.errors import MetricsUnavailableError
 EXPOSED = """# TYPE llm_bleu gauge
 llm_bleu{service="qa",cloud="aws",model_version="v1"} 0.75
 llm_bleu{service="qa",cloud="azure",model_version="v1"} 0.25
+llm_feedback_window_pairs{service="qa",cloud="aws",model_version="v1"} 30
+llm_feedback_window_pairs{service="qa",cloud="azure",model_version="v1"} 10
+llm_bleu{service="qa",cloud="aws",job_id="qa-1"} 0.99
 llm_accuracy{service="qa",cloud="aws",model_version="v1"} 0.5
 llm_bleu{service="other",cloud="aws",model_version="v1"} 0.1
 """
@@ -97,7 +100,8 @@ def test_samples_of_this_service_over_the_window(prometheus: str) -> None:
             break
         assert time.monotonic() < deadline, "Prometheus scraped nothing"
         time.sleep(0.3)
-    assert set(window.series["bleu"].values) == {0.5}  # the mean of both clouds, without the other service
+    # the mean of every labelled answer in both clouds, without the other service and without a training job's score
+    assert set(window.series["bleu"].values) == {0.625}
     assert set(window.series["accuracy"].values) == {0.5}
     assert now - window.series["bleu"].timestamps_s[-1] < 2.0
     assert window.series["cpu"].values == ()  # nobody exports it: empty, not zero
