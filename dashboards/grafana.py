@@ -63,12 +63,13 @@ ROWS: Final = (
                 help="Means over the rolling window of labelled feedback. Annotations mark new versions going live.",
             ),
             Panel(
-                "Retrains per cloud",
+                "Retrains so far",
                 (
-                    (f"sum by (cloud) (increase(llm_retrain_total{{{_OF}}}[1h]))", "{{cloud}}"),
-                    (f"sum(increase(llm_static_retrain_total{{{_OF}}}[1h]))", "static baseline"),
+                    # one series per job, pushed once: they are counted, a rate would miss each first sample
+                    (f"sum by (cloud) (llm_retrain_total{{{_OF}}})", "{{cloud}}"),
+                    (f"sum(llm_static_retrain_total{{{_OF}}})", "static baseline"),
                 ),
-                "none", "bars", 8, 9,
+                "none", width=8, height=9,
             ),
         ),
     ),
@@ -172,13 +173,11 @@ def _placed(panel: dict[str, Any], x: int, y: int, w: int, h: int) -> dict[str, 
 
 
 def _panel(panel: Panel) -> dict[str, Any]:
-    bars = panel.kind == "bars"
-    kind = "timeseries" if bars else panel.kind
     defaults: dict[str, Any] = {"unit": panel.unit, "min": 0}
     if panel.high is not None:
         defaults["max"] = panel.high
     options: dict[str, Any] = {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}}
-    if kind == "stat":
+    if panel.kind == "stat":
         options = {
             "reduceOptions": {"calcs": ["lastNotNull"]},
             "textMode": "name" if "{{" in panel.queries[0][1] else "value",
@@ -186,17 +185,17 @@ def _panel(panel: Panel) -> dict[str, Any]:
         }
     else:
         defaults["custom"] = {
-            "drawStyle": "bars" if bars else "line",
+            "drawStyle": "line",
             "lineWidth": 2,
-            "fillOpacity": 60 if bars else 8,
+            "fillOpacity": 8,
             "spanNulls": False,  # a gap is missing data and is shown as one
         }
     return {
-        "type": kind,
+        "type": panel.kind,
         "title": panel.title,
         "description": panel.help,
         "datasource": _DATASOURCE,
-        "fieldConfig": {"defaults": defaults, "overrides": [] if kind == "stat" else _cloud_colours()},
+        "fieldConfig": {"defaults": defaults, "overrides": [] if panel.kind == "stat" else _cloud_colours()},
         "options": options,
         "targets": [
             {
@@ -204,8 +203,8 @@ def _panel(panel: Panel) -> dict[str, Any]:
                 "datasource": _DATASOURCE,
                 "expr": expr,
                 "legendFormat": legend or "__auto",
-                "instant": kind == "stat",
-                "range": kind != "stat",
+                "instant": panel.kind == "stat",
+                "range": panel.kind != "stat",
             }
             for number, (expr, legend) in enumerate(panel.queries)
         ],

@@ -28,6 +28,7 @@ from local.report import render
 from local.results import Arm, Prices, Swap, summary
 from local.scenario import Scenario, Schedule, plan
 from local.traces import collect
+from policy.policies import load_policy
 from shared.contracts import CLOUDS, IN_FLIGHT, Cloud
 from shared.errors import UnavailableError
 from shared.settings import Settings
@@ -105,6 +106,9 @@ def run_demo(options: DemoOptions, console: Console) -> DemoResult:
         OpportuneError: a part of the embedded clouds did not start or ended; nothing is left running.
         OSError: the output folder cannot be written.
     """
+    policies = _policies(options)
+    for policy in policies.values():
+        load_policy(policy)
     trace = read_arrivals(options.arrivals) if options.arrivals else None
     pool = build_pool(options.questions, minutes=options.minutes, per_group=PER_GROUP, seed=options.seed)
     schedule = plan(
@@ -118,14 +122,19 @@ def run_demo(options: DemoOptions, console: Console) -> DemoResult:
     )
     options.out.mkdir(parents=True, exist_ok=True)
     model = base_model(pool, builtin=options.questions == "builtin", console=console)
-    arms = [_run_arm("adaptive", options.policy, options, schedule, model, console)]
-    if options.compare:
-        arms.append(_run_arm("static", "static", options, schedule, model, console))
-    result = DemoResult(tuple(arms), options.out / "report.html", _notes(options, schedule))
+    arms = tuple(_run_arm(name, policy, options, schedule, model, console) for name, policy in policies.items())
+    result = DemoResult(arms, options.out / "report.html", _notes(options, schedule))
     title = f"{options.scenario.capitalize()} on {_source(options)}"
     result.report.write_text(render(arms, title=title, notes=result.notes), encoding="utf-8")
     (options.out / "result.json").write_text(json.dumps(result.as_json(), indent=2) + "\n")
     return result
+
+
+def _policies(options: DemoOptions) -> dict[str, str]:
+    """Arm -> its policy; a file by its whole path, since the functions run elsewhere."""
+    policy = str(Path(options.policy).resolve()) if options.policy.endswith(".onnx") else options.policy
+    arms = {"static" if policy == "static" else "adaptive": policy}
+    return {**arms, "static": "static"} if options.compare else arms
 
 
 def _run_arm(name: str, policy: str, options: DemoOptions, schedule: Schedule, model: Path, console: Console) -> Arm:

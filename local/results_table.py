@@ -23,38 +23,29 @@ def print_results(arms: Sequence[Arm], report: Path, console: Console) -> None:
 
 
 def _arms(arms: Sequence[Arm]) -> Table:
-    table = Table(title="What it came to (dollars and minutes are simulated)", title_justify="left")
-    table.add_column("arm")
-    for heading in (
-        "AWS",
-        "Azure",
-        "BLEU-1",
-        "exact match",
-        "failed",
-        "p50 ms",
-        "p95 ms",
-        "training $",
-        "lost $",
-        "sum $",
-    ):
-        table.add_column(heading, justify="right")
+    table = Table(title="What it came to (dollars are of simulated time)", title_justify="left")
+    table.add_column("")
     for arm in arms:
-        found = summary(arm)
-        training, lost = (float(column[-1]) for column in costs_usd(arm, slots(arm)))
-        table.add_row(
-            f"{arm.name} ({arm.policy})",
-            str(found["retrains"]["aws"]),
-            str(found["retrains"]["azure"]),
-            _number(found["bleu1_mean"]),
-            _number(found["exact_match_mean"]),
-            f"{found['failed_requests']} of {found['requests']:,}",
-            _milliseconds(found["latency_p50_s"]),
-            _milliseconds(found["latency_p95_s"]),
-            f"{training:.2f}",
-            f"{lost:.2f}",
-            f"{training + lost:.2f}",
-        )
+        table.add_column(f"{arm.name}: {arm.policy}", justify="right")
+    columns = [_figures(arm) for arm in arms]
+    for name in columns[0]:
+        table.add_row(name, *(column[name] for column in columns))
     return table
+
+
+def _figures(arm: Arm) -> dict[str, str]:
+    found = summary(arm)
+    training, lost = (float(column[-1]) for column in costs_usd(arm, slots(arm)))
+    return {
+        "retrains on AWS, Azure": f"{found['retrains']['aws']}, {found['retrains']['azure']}",
+        "mean live BLEU-1": _number(found["bleu1_mean"]),
+        "mean live exact match": _number(found["exact_match_mean"]),
+        "failed requests": f"{found['failed_requests']} of {found['requests']:,}",
+        "latency p50, p95": f"{_milliseconds(found['latency_p50_s'])}, {_milliseconds(found['latency_p95_s'])} ms",
+        "training": f"${training:.2f}",
+        "value of quality lost": f"${lost:.2f}",
+        "sum": f"${training + lost:.2f}",
+    }
 
 
 def _retrains(arm: Arm, found: Sequence[Retrain]) -> Table:

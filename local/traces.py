@@ -26,7 +26,18 @@ def collect(log_dir: Path, trace_ids: Iterable[str]) -> dict[str, tuple[TraceEve
                 event = _event(line)
                 if event is not None and event.get("trace_id") in found:
                     found[event["trace_id"]].append(_trace_event(source, event))
-    return {trace_id: tuple(sorted(events, key=lambda e: e.at_s)) for trace_id, events in found.items()}
+    return {trace_id: _folded(sorted(events, key=lambda e: e.at_s)) for trace_id, events in found.items()}
+
+
+def _folded(events: list[TraceEvent]) -> tuple[TraceEvent, ...]:
+    """Many lines in a row of one process doing one thing (epochs) as its first and its last one."""
+    kept: list[TraceEvent] = []
+    for event in events:
+        if len(kept) >= 2 and all((e.source, e.action) == (event.source, event.action) for e in kept[-2:]):
+            kept[-1] = event
+        else:
+            kept.append(event)
+    return tuple(kept)
 
 
 def _event(line: str) -> dict[str, Any] | None:

@@ -33,5 +33,14 @@ def test_lines_of_every_process_in_order_of_time(tmp_path: Path) -> None:
     assert found[ONE][2].at_s - found[ONE][0].at_s == 2.5
 
 
+def test_epochs_are_folded_to_the_first_and_the_last(tmp_path: Path) -> None:
+    lines = [
+        {"time": f"2026-01-01T10:00:{n:02d}Z", "trace_id": ONE, "action": "epoch", "message": f"epoch {n}"}
+        for n in range(9)
+    ]
+    (tmp_path / "qa-1.log").write_text("\n".join(map(json.dumps, lines)))
+    assert [e.message for e in collect(tmp_path, [ONE])[ONE]] == ["epoch 0", "epoch 8"]
+
+
 def test_an_unknown_id_has_no_lines(tmp_path: Path) -> None:
     assert collect(tmp_path, [TWO]) == {TWO: ()}
