@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 from shared.contracts import FeedbackPair, decode, encode
@@ -14,6 +15,8 @@ from shared.errors import ContractError
 from shared.ports import ObjectStore
 
 PREFIX: Final = "feedback/"
+#: objects read at once: a day of feedback is thousands of small ones
+READERS: Final = 16
 
 
 class Snapshot(NamedTuple):
@@ -36,19 +39,19 @@ def snapshot(stores: Iterable[ObjectStore], start_s: float, end_s: float) -> Sna
     first = f"{dt.datetime.fromtimestamp(start_s, dt.UTC):%Y%m%dT%H%M%S}"
     found: dict[bytes, float] = {}
     skipped: list[str] = []
-    for store in stores:
-        for key in store.list(PREFIX):
-            if key.rpartition("/")[2] < first:
-                continue
-            for number, line in enumerate(store.get(key).splitlines(), start=1):
-                if not line.strip():
-                    continue
-                try:
-                    pair = decode(FeedbackPair, line)
-                except ContractError as exc:
-                    skipped.append(f"{key}, line {number}: {exc}")
-                    continue
-                if start_s <= pair.received_s < end_s:
-                    found[encode(pair)] = pair.received_s
+    with ThreadPoolExecutor(READERS) as readers:
+        for store in stores:
+            keys = [key for key in store.list(PREFIX) if key.rpartition("/")[2] >= first]
+            for key, body in zip(keys, readers.map(store.get, keys), strict=True):
+                for number, line in enumerate(body.splitlines(), start=1):
+                    if not line.strip():
+                        continue
+                    try:
+                        pair = decode(FeedbackPair, line)
+                    except ContractError as exc:
+                        skipped.append(f"{key}, line {number}: {exc}")
+                        continue
+                    if start_s <= pair.received_s < end_s:
+                        found[encode(pair)] = pair.received_s
     ordered = sorted(found.items(), key=lambda item: (item[1], item[0]))
     return Snapshot(b"".join(line + b"\n" for line, _ in ordered), [received for _, received in ordered], skipped)

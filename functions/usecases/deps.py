@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from shared.contracts import Cloud
@@ -28,6 +29,8 @@ class Deps:
     metrics: Callable[[], MetricsSource]
     policy: Callable[[], Policy]
     notifier: Notifier | None
+    #: other clouds that did not answer -> when to ask them again (monotonic seconds)
+    silent: dict[Cloud, float] = field(default_factory=dict)
 
     @property
     def own(self) -> CloudServices:
@@ -44,22 +47,34 @@ class Deps:
         return State(self.clouds[cloud].documents)
 
     def reachable(self, what: str) -> Iterator[Attempt]:
-        """Each cloud in turn, own first; one that does not answer is logged and skipped.
+        """Each cloud in turn, own first; one that does not answer is logged, and skipped for half a slot.
 
-        Use as `for attempt in deps.reachable("…"): with attempt as cloud: …`.
+        Use as `for attempt in deps.reachable("…"): with attempt as cloud: …`. Waiting for the same time-out in every
+        step of a tick would cost the tick.
         """
         for cloud in sorted(self.clouds, key=lambda c: c != self.settings.cloud):
-            yield Attempt(self.clouds[cloud], what)
+            if not self._is_silent(cloud):
+                yield Attempt(self, self.clouds[cloud], what)
+
+    def fell_silent(self, cloud: Cloud) -> None:
+        """Remember that another cloud did not answer."""
+        if cloud != self.settings.cloud:
+            self.silent[cloud] = time.monotonic() + self.settings.slot_seconds / 2
+
+    def _is_silent(self, cloud: Cloud) -> bool:
+        return time.monotonic() < self.silent.get(cloud, 0.0)
 
     def at_home(self) -> tuple[State, State]:
         """(where to settle races, where to settle them if that cloud does not answer)."""
-        return State(self.home.documents), State(self.own.documents)
+        home = self.own if self._is_silent(self.home.cloud) else self.home
+        return State(home.documents), State(self.own.documents)
 
 
 class Attempt:
     """One cloud's turn: that it does not answer, or lacks what is asked for, is logged, not raised."""
 
-    def __init__(self, cloud: CloudServices, what: str) -> None:
+    def __init__(self, deps: Deps, cloud: CloudServices, what: str) -> None:
+        self._deps = deps
         self._cloud = cloud
         self._what = what
 
@@ -69,6 +84,8 @@ class Attempt:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         if not isinstance(error, UnavailableError | NotFoundError):
             return False
+        if isinstance(error, UnavailableError):
+            self._deps.fell_silent(self._cloud.cloud)
         log.warning(
             "skipped a cloud that does not answer",
             extra={"action": self._what, "cloud": self._cloud.cloud, "reason": str(error)},

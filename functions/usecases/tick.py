@@ -10,6 +10,7 @@ from functions.usecases.jobs import advance, all_jobs
 from functions.usecases.routes import publish_routes
 from policy.decide import DecisionContext, decide
 from shared.contracts import (
+    CLOUDS,
     IN_FLIGHT,
     Cloud,
     Decision,
@@ -157,16 +158,12 @@ def _decide(deps: Deps, jobs: tuple[JobRecord, ...], slot_s: float, now_s: float
 
 
 def _unavailable(deps: Deps) -> dict[Cloud, str]:
-    """Clouds that cannot train now, and why: not configured, or their table or queue did not answer."""
-    why: dict[Cloud, str] = {}
-    for cloud in ("aws", "azure"):
-        if cloud not in deps.clouds:
-            why[cloud] = "not configured"
-            continue
-        try:
-            deps.state(cloud).control(deps.settings.service)
-        except UnavailableError as exc:
-            why[cloud] = str(exc)
+    """Clouds that cannot train now, and why."""
+    why: dict[Cloud, str] = {c: "it does not answer" if c in deps.clouds else "not configured" for c in CLOUDS}
+    for attempt in deps.reachable("see who can train"):
+        with attempt as services:
+            deps.state(services.cloud).control(deps.settings.service)
+            del why[services.cloud]
     return why
 
 

@@ -36,7 +36,8 @@ def client(service: str) -> Any:
     from botocore.config import Config
 
     # Short waits: a function that hangs on one cloud could not use the other.
-    config = Config(connect_timeout=3, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
+    retries = {"mode": "standard", "total_max_attempts": 2}
+    config = Config(connect_timeout=2, read_timeout=20, retries=retries, max_pool_connections=32)
     return boto3.client(service, config=config)
 
 

@@ -42,7 +42,12 @@ class _Account:
     """Builds SDK clients for one storage account, by connection string or identity."""
 
     #: short waits: a function that hangs on one cloud could not use the other
-    _WAITS: ClassVar = {"connection_timeout": 3, "read_timeout": 20, "retry_total": 2}
+    _WAITS: ClassVar = {
+        "connection_timeout": 2,
+        "read_timeout": 20,
+        "retry_total": 1,
+        "initial_backoff": 1,  # blobs and queues would wait for 15 s before the first retry
+    }
 
     def __init__(self, settings: Settings) -> None:
         self._connection = settings.azure_storage_connection

@@ -274,3 +274,18 @@ def test_a_crash_between_any_two_steps_is_repaired_by_the_next_slot(crash_everyw
         assert len(other.training().started) == 1
 
     assert crash_everywhere(fresh, lambda _, deps: tick(deps, now), check) >= 20
+
+
+def test_a_cloud_that_hangs_costs_one_time_out_a_tick(world, now):
+    class Hanging(Down):
+        asked = 0
+
+        def __getattr__(self, name):
+            type(self).asked += 1
+            return super().__getattr__(name)
+
+    azure = world.clouds["azure"]
+    world.clouds["azure"] = azure._replace(documents=Hanging(), objects=Hanging(), host=Hanging())
+    deps = world.deps()
+    tick(deps, now)
+    assert Hanging.asked <= 3
