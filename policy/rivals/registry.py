@@ -25,6 +25,7 @@ RIVALS: Final = {
     "regret": ("policy.rivals.regret", "Regret"),
     "modyn": ("policy.rivals.modyn", "Modyn"),
     "rule": ("policy.rivals.portfolio", "Portfolio"),
+    "upf": ("policy.rivals.upf", "Upf"),
     "retrainopt-learned": ("policy.rivals.retrainopt_learned", "RetrainoptLearned"),
 }
 
