@@ -5,7 +5,10 @@ from training_containers.finetune import checkpoint
 
 
 def save(root: Path, step: int, fingerprint: str = "run", content: str = "weights") -> None:
-    checkpoint.save(root, step, fingerprint, lambda folder: (folder / "model").write_text(content) and None)
+    def write(folder: Path) -> None:
+        (folder / "model").write_text(content)
+
+    checkpoint.save(root, step, fingerprint, write)
 
 
 def test_only_the_newest_checkpoint_is_kept(tmp_path: Path) -> None:
