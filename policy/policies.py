@@ -133,11 +133,14 @@ class NetworkPolicy:
             return 0
 
     def evaluate(self, history: History, allowed: tuple[bool, bool] = (True, True)) -> Evaluation:
-        """The most probable allowed action."""
-        raw = self.probabilities(self.observe(history))
-        masked = raw * np.array([True, *allowed])
-        masked = masked / masked.sum() if masked.sum() > 0 else np.array([1.0, 0.0, 0.0])
-        return Evaluation(Action(int(np.argmax(masked))), (float(masked[0]), float(masked[1]), float(masked[2])))
+        """The most probable action; a retrain on a cloud that is not allowed goes to the other one."""
+        chances = self.probabilities(self.observe(history))
+        for cloud in (1, 2):
+            if not allowed[cloud - 1]:
+                chances[3 - cloud if any(allowed) else 0] += chances[cloud]
+                chances[cloud] = 0.0
+        hold, aws, azure = (float(chance) for chance in chances)
+        return Evaluation(Action(int(np.argmax(chances))), (hold, aws, azure))
 
     def probabilities(self, observed: Floats) -> NDArray[np.float64]:
         """Action probabilities of one observation, shape (D,) -> (3,).

@@ -34,6 +34,7 @@ class Rules:
     failing_share: float = 0.1  # share of episodes in which jobs may fail
     highest_failure_rate: float = 0.2
     load_spread: float = 3.0  # request rate and latency are multiplied by exp(uniform(-spread, spread))
+    in_order: bool = False  # service k lives trace k of the pool, for scoring; otherwise traces are drawn
     max_steps: int | None = None  # cut an episode (truncated) before its trace ends
 
 
@@ -86,7 +87,7 @@ class Dynamics:
         pool, rules = self.pool, self.rules
         for row in rows:
             rng = np.random.default_rng([self._seed, self.first_service + int(row), int(self.episode[row])])
-            trace = int(rng.integers(len(pool)))
+            trace = int(row) % len(pool) if rules.in_order else int(rng.integers(len(pool)))
             self.trace[row] = trace
             self.noise[row] = rng.standard_normal(_ROOM) * pool.noise_sd[trace]
             rate = rng.uniform(0.0, rules.highest_failure_rate) if rng.random() < rules.failing_share else 0.0

@@ -102,6 +102,15 @@ class _Graph:
         ]
         return self.add("Relu", [self.linear(module.fuse, self.add("Concat", parts, axis=1))])
 
+    def decided(self, p: str) -> None:
+        """The output: `decided` in this module."""
+        hold, aws, azure = (self.columns(p, k, k + 1) for k in range(3))
+        retrain = self.add("Add", [aws, azure])
+        on_aws = self.add("Cast", [self.add("GreaterOrEqual", [aws, azure])], to=TensorProto.FLOAT)
+        on_azure = self.add("Sub", [self.constant(1.0), on_aws])
+        parts = [hold, self.add("Mul", [retrain, on_aws]), self.add("Mul", [retrain, on_azure])]
+        self.nodes.append(helper.make_node("Concat", parts, ["probabilities"], axis=1))
+
     def layers(self, module: nn.Module, x: str) -> str:
         """A sequence of linear layers and activations."""
         for layer in module.children():
@@ -122,7 +131,7 @@ def export(policy: Any, observation: str, features: tuple[Feature, ...], origin:
     else:
         x = graph.streams(policy.pi_features_extractor.streams, "observation")
     x = graph.linear(policy.action_net, graph.layers(policy.mlp_extractor.policy_net, x))
-    graph.nodes.append(helper.make_node("Softmax", [x], ["probabilities"], axis=1))
+    graph.decided(graph.add("Softmax", [x], axis=1))
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -149,6 +158,13 @@ def export(policy: Any, observation: str, features: tuple[Feature, ...], origin:
     path.write_bytes(model.SerializeToString())
 
 
+def decided(probabilities: torch.Tensor) -> torch.Tensor:
+    """Whether to retrain and where are two questions: the likelier cloud gets the probability of both, (N, 3)."""
+    hold, aws, azure = probabilities.split(1, dim=1)
+    on_aws = (aws >= azure).float()
+    return torch.cat([hold, (aws + azure) * on_aws, (aws + azure) * (1.0 - on_aws)], dim=1)
+
+
 def features_of(observation: str) -> tuple[Feature, ...]:
     """The features of an observation, in order."""
     return OBSERVATION if observation == "paper" else FEATURES
@@ -163,7 +179,7 @@ def actor_probabilities(policy: Any, observation: str, observed: np.ndarray) -> 
         else:
             features = policy.pi_features_extractor.streams(x)
         logits = policy.action_net(policy.mlp_extractor.policy_net(features))
-        return np.asarray(torch.softmax(logits, dim=1).numpy())
+        return np.asarray(decided(torch.softmax(logits, dim=1)).numpy())
 
 
 def _version(package: str) -> str:

@@ -22,6 +22,7 @@ from policy.history import Floats
 from policy.reward import Reward
 from policy.training.dynamics import Dynamics, Observation, Rules
 from policy.training.environment import LLMVecEnv
+from policy.training.evaluate import calibrate
 from policy.training.export import export, features_of
 from policy.training.generators import CHEAP, FAMILIES, USUAL, Spread
 from policy.training.networks import AsymmetricPolicy, PaperExtractor
@@ -207,7 +208,8 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
         return origin
 
     model.learn(recipe.steps, callback=_Report(progress, recipe.steps, save))
-    return save()
+    shift = calibrate(model.policy, recipe.observation, pool, recipe.seed + 99)
+    return save() | {"retrain_shift": shift}
 
 
 def with_overrides(recipe: Recipe, **changed: Any) -> Recipe:

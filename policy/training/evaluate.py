@@ -1,0 +1,60 @@
+"""Score a trained actor on many traces at once, and choose how ready to retrain it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from policy.history import Floats
+from policy.training.dynamics import Dynamics, Observation, Rules
+from policy.training.export import actor_probabilities
+from policy.training.pool import Pool
+
+#: what is added to the retrain logits, tried in this order
+SHIFTS: Final = (0.0, -0.6, -0.3, 0.3, 0.6, 0.9)
+
+
+def ratios(
+    pool: Pool, observation: Observation, act: Callable[[Floats], NDArray[np.int64]], seed: int = 0
+) -> tuple[Floats, NDArray[np.int64]]:
+    """(J / J* of every trace, retrains) of a policy; `act` maps observations (N, D) to actions (N,)."""
+    rules = Rules(observation, in_order=True, failing_share=0.0, load_spread=0.0)
+    env = Dynamics(pool, len(pool), rules, seed)
+    observed = env.reset()
+    spent, retrains = np.zeros(len(pool)), np.zeros(len(pool), dtype=np.int64)
+    running = np.ones(len(pool), dtype=bool)
+    while running.any():
+        action = np.where(env.in_flight() | ~running, 0, act(observed))
+        outcome = env.step(action)
+        spent += np.where(running, outcome.cost_usd, 0.0)
+        retrains += running & (action > 0)
+        running &= ~outcome.terminated
+        observed = outcome.observation
+    return spent / pool.optimum_usd, retrains
+
+
+def greedy(policy: Any, observation: Observation) -> Callable[[Floats], NDArray[np.int64]]:
+    """The most probable action of a torch actor."""
+    return lambda observed: np.asarray(np.argmax(actor_probabilities(policy, observation, observed), axis=1))
+
+
+def calibrate(policy: Any, observation: Observation, pool: Pool, seed: int, shifts: Sequence[float] = SHIFTS) -> float:
+    """Shift the retrain logits by what costs least when the most probable action is taken; the shift.
+
+    PPO trains a policy that draws its actions; the exported one never draws.
+    """
+    bias = policy.action_net.bias
+    original = bias.detach().clone()
+    best_shift, best = 0.0, np.inf
+    with torch.no_grad():
+        for shift in shifts:
+            bias.copy_(original + torch.tensor([0.0, shift, shift]))
+            mean = float(ratios(pool, observation, greedy(policy, observation), seed)[0].mean())
+            if mean < best:
+                best_shift, best = shift, mean
+        bias.copy_(original + torch.tensor([0.0, best_shift, best_shift]))
+    return best_shift

@@ -1,0 +1,83 @@
+"""Attributions that can be checked by hand, and counterfactuals in dollars."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from policy.explain import INPUTS, attributions, expected_costs, shapley
+from policy.history import History
+from policy.policies import SHIPPED, load_policy
+from shared.contracts import Action
+
+
+def history(quality: list[float], latency: list[float] | None = None) -> History:
+    q = np.asarray(quality)
+    n = len(q)
+    return History(
+        step_minutes=10.0,
+        value_usd_per_quality_hour=6.0,
+        bleu=q,
+        accuracy=q,
+        request_rate_rps=np.full(n, 3.0),
+        latency_s=np.full(n, 0.05) if latency is None else np.asarray(latency),
+        cpu=np.full(n, 0.3),
+        memory=np.full(n, 0.4),
+        price_usd_per_hour=np.tile([3.0, 1.5], (n, 1)),
+        train_hours=np.array([1 / 6 - 1e-7, 1 / 3 - 1e-7]),
+        retrains=(),
+        in_flight=False,
+    )
+
+
+def test_a_sum_gives_each_player_its_share() -> None:
+    weights = np.array([0.5, -1.0, 2.0, 0.0])
+    np.testing.assert_allclose(shapley(lambda members: members @ weights, 4), weights, atol=1e-12)
+
+
+def test_players_who_only_win_together_share_equally() -> None:
+    # the glove game: players 0 and 1 hold a left glove each, player 2 the only right one
+    values = shapley(lambda m: ((m[:, 0] | m[:, 1]) & m[:, 2]).astype(float), 3)
+    np.testing.assert_allclose(values, [1 / 6, 1 / 6, 4 / 6], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name, path in SHIPPED.items() if path.exists()])
+def test_attributions_add_up_and_name_the_cause(name: str) -> None:
+    policy = load_policy(name)
+    dropped = history([0.85] * 20 + [0.45] * 12)
+    action = policy.evaluate(dropped).action
+    assert action is not Action.HOLD
+    shares = attributions(policy, dropped, action)
+    assert tuple(shares) == INPUTS
+    now = policy.evaluate(dropped).probabilities[action]
+    then = policy.evaluate(history([0.85] * 32)).probabilities[action]
+    assert sum(shares.values()) == pytest.approx(now - then, abs=0.02)
+    assert max(shares, key=lambda key: abs(shares[key])) == "accuracy"
+
+
+def test_nothing_changed_nothing_attributed() -> None:
+    steady = history([0.8] * 32)
+    assert all(abs(v) < 1e-6 for v in attributions(load_policy("ppo-paper"), steady, Action.HOLD).values())
+
+
+def test_a_rule_has_no_attributions() -> None:
+    assert attributions(load_policy("never"), history([0.8] * 5), Action.HOLD) == {}
+
+
+def test_the_counterfactual_by_hand() -> None:
+    costs = expected_costs(history([0.8] * 10 + [0.5] * 10), horizon_steps=12)
+    assert costs is not None
+    assert costs.fresh_quality == pytest.approx(0.8)
+    assert costs.retrain_usd == pytest.approx(0.5)
+    assert costs.lost_usd == pytest.approx(10 * 0.3)
+    hold, aws, azure = costs.by_action
+    assert hold == pytest.approx(12 * 0.5)
+    assert aws == pytest.approx(0.5 + 1 * 0.5 + 11 * 0.2, rel=1e-5)
+    assert azure == pytest.approx(0.5 + 2 * 0.5 + 10 * 0.2, rel=1e-5)
+
+
+def test_nothing_measured_no_counterfactual() -> None:
+    blank = dataclasses.replace(history([0.8] * 3), bleu=np.full(3, np.nan))
+    assert expected_costs(blank) is None

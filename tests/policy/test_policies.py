@@ -1,0 +1,162 @@
+"""The shipped networks: what they are made of, what they refuse, and that they notice drift."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from policy.features import Follower, build
+from policy.history import History, Retrain
+from policy.policies import METADATA_KEY, SHIPPED, NetworkPolicy, OutOfDistributionError, load_policy
+from policy.state import observe
+from shared.contracts import Action
+from shared.errors import InvalidInputError, MetricsError, ModelError
+
+NETWORKS = [name for name, path in SHIPPED.items() if path.exists()]
+
+
+def history(quality: np.ndarray | list[float], **changed: object) -> History:
+    """One service at the demo's scale: a slot a minute, a retrain of 15 minutes for less than 20 cents."""
+    q = np.asarray(quality, dtype=np.float64)
+    n = len(q)
+    base = History(
+        step_minutes=1.0,
+        value_usd_per_quality_hour=6.0,
+        bleu=q,
+        accuracy=q,
+        request_rate_rps=np.full(n, 3.0),
+        latency_s=np.full(n, 0.05),
+        cpu=np.full(n, 0.3),
+        memory=np.full(n, 0.4),
+        price_usd_per_hour=np.tile([0.736, 0.752], (n, 1)),
+        train_hours=np.array([0.25, 0.25]),
+        retrains=(),
+        in_flight=False,
+    )
+    return dataclasses.replace(base, **changed)  # type: ignore[arg-type]
+
+
+def noisy(level: float, steps: int, seed: int = 0) -> np.ndarray:
+    return level + np.random.default_rng(seed).normal(0.0, 0.02, steps)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_stable_service_is_left_alone_and_a_drop_is_answered(name: str, seed: int) -> None:
+    policy = load_policy(name)
+    stable = noisy(0.82, 32, seed)
+    assert policy.decide(history(stable)) == 0
+    dropped = np.concatenate([noisy(0.82, 22, seed), noisy(0.42, 10, seed)])
+    assert policy.decide(history(dropped)) in (1, 2)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_small_self_contained_file_that_says_where_it_comes_from(name: str) -> None:
+    path = SHIPPED[name]
+    assert path.stat().st_size <= 1_000_000
+    assert not list(path.parent.glob("*.data"))
+    model = onnx.load(path, load_external_data=False)
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    document = json.loads(next(entry.value for entry in model.metadata_props if entry.key == METADATA_KEY))
+    assert document["actions"] == ["hold", "retrain_aws", "retrain_azure"]
+    assert all(set(feature) == {"name", "unit", "low", "high"} for feature in document["features"])
+    assert len(document["origin"]["traces_sha256"]) == 64
+    assert {"seed", "steps"} <= set(document["origin"]["recipe"])
+    assert {"git_revision", "versions"} <= set(document)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_bad_observation_is_an_error_that_names_the_entry(name: str) -> None:
+    policy = load_policy(name)
+    assert isinstance(policy, NetworkPolicy)
+    good = policy.observe(history(noisy(0.8, 32)))
+    assert policy.probabilities(good).sum() == pytest.approx(1.0, abs=1e-5)
+    with pytest.raises(InvalidInputError, match="expected"):
+        policy.probabilities(good[:-1])
+    for index in range(0, len(good), 5):
+        missing, wild = good.copy(), good.copy()
+        missing[index], wild[index] = np.nan, 1e12
+        feature = policy.features[index].name
+        with pytest.raises(MetricsError, match=f"^{feature} is missing"):
+            policy.probabilities(missing)
+        with pytest.raises(OutOfDistributionError, match=f"^{feature} is 1e"):
+            policy.probabilities(wild)
+        wild[index] = -np.inf
+        with pytest.raises(OutOfDistributionError):
+            policy.probabilities(wild)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_evaluation_is_fast(name: str) -> None:
+    policy = load_policy(name)
+    assert isinstance(policy, NetworkPolicy)
+    observed = policy.observe(history(noisy(0.8, 32)))[None].astype(np.float32)
+    times = []
+    for _ in range(2000):
+        began = time.perf_counter()
+        policy._session.run(["probabilities"], {"observation": observed})
+        times.append(time.perf_counter() - began)
+    # 50 us on a quiet machine; the fastest tenth is what a busy one leaves us
+    assert float(np.percentile(times, 10)) < 50e-6
+
+
+def test_a_cloud_that_is_not_allowed_is_replaced() -> None:
+    policy = load_policy("ppo-paper")
+    dropped = history([0.8] * 20 + [0.3] * 12)
+    free = policy.evaluate(dropped)
+    assert free.action is not Action.HOLD
+    other = tuple(cloud != free.action for cloud in (1, 2))
+    moved = policy.evaluate(dropped, (other[0], other[1]))
+    assert moved.action == 3 - free.action
+    assert policy.evaluate(dropped, (False, False)).action is Action.HOLD
+
+
+def test_one_wild_sample_is_smoothed_away() -> None:
+    assert load_policy("ppo-paper").decide(history([0.85] * 30 + [0.55, 0.85])) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("nonsense", InvalidInputError), ("absent.onnx", InvalidInputError), ("bad.onnx", ModelError)]
+)
+def test_what_is_no_policy_is_refused(tmp_path: Path, name: str, error: type[Exception]) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"not a network")
+    with pytest.raises(error, match=r"nonsense|absent|bad"):
+        load_policy(str(tmp_path / name) if name == "bad.onnx" else name)
+
+
+def test_a_foreign_onnx_file_is_refused(tmp_path: Path) -> None:
+    model = onnx.load(SHIPPED["ppo-paper"])
+    del model.metadata_props[:]
+    path = tmp_path / "foreign.onnx"
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="not a policy that `opportune train` wrote"):
+        load_policy(str(path))
+
+
+def test_following_a_history_is_the_same_as_replaying_it() -> None:
+    quality = np.concatenate([noisy(0.8, 60), noisy(0.6, 40), noisy(0.8, 60)])
+    follower = Follower()
+    for t in (0, 1, 2, 30, 59, 60, 70, 104, 105, 150, 20, 159):
+        retrains = () if t < 65 else (Retrain(65, 0, 105 if t >= 105 else None, 0.2),)
+        seen = history(quality[: t + 1], retrains=retrains)
+        np.testing.assert_allclose(follower.follow(seen), build(seen), rtol=1e-9, atol=1e-12)
+
+
+def test_gaps_are_not_zeros() -> None:
+    full = history(noisy(0.8, 40))
+    gaps = full.bleu.copy()
+    gaps[[5, 17, 30]] = np.nan
+    with_gaps = build(dataclasses.replace(full, bleu=gaps))
+    assert np.isfinite(with_gaps).all()
+    assert np.abs(with_gaps - build(full)).max() < 1.0
+
+
+def test_the_six_numbers() -> None:
+    seen = history([0.8, 0.7, 0.6, 0.5], retrains=(Retrain(1, 0, 2, 0.2),))
+    np.testing.assert_allclose(observe(seen), [0.3, 0.4, 3.0, 0.05, 0.6, 1.0])

@@ -1,0 +1,112 @@
+"""Scraped series become a history: gaps, outliers and job records."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from policy.state import METRICS, history_of, interpolate, observe, query
+from shared.contracts import JobRecord, JobStatus, MetricWindow, Series, TrainingJob
+from shared.errors import MetricsError, NoSamplesError
+from shared.settings import Settings
+
+END = 10_000.0
+STEP = 60.0
+SETTINGS = Settings()
+
+
+def window(changed: dict[str, Series] | None = None, steps: int = 10) -> MetricWindow:
+    times = tuple(END - STEP * (steps - 1 - k) for k in range(steps))
+    levels = {"cpu": 0.4, "memory": 0.5, "request_rate": 3.0, "latency": 0.1, "bleu": 0.8, "accuracy": 0.6}
+    series = {name: Series(times, (level,) * steps) for name, level in levels.items()} | (changed or {})
+    return MetricWindow(service="qa", start_s=times[0], end_s=END, step_s=STEP, series=series)
+
+
+def test_short_gaps_are_straight_lines_and_long_ones_stay_missing() -> None:
+    series = Series((0.0, 60.0, 240.0, 1000.0), (1.0, 2.0, 5.0, 9.0))
+    grid = np.array([-60.0, 0.0, 60.0, 120.0, 180.0, 240.0, 300.0, 1000.0, 1060.0, 1300.0])
+    np.testing.assert_allclose(
+        interpolate(series, grid, 200.0), [math.nan, 1, 2, 3, 4, 5, math.nan, 9, 9, math.nan], equal_nan=True
+    )
+
+
+def test_a_sample_that_is_not_a_number_is_missing_not_zero() -> None:
+    series = Series((0.0, 60.0, 120.0), (1.0, math.nan, 3.0))
+    np.testing.assert_allclose(interpolate(series, np.array([60.0]), 120.0), [2.0])
+    assert np.isnan(interpolate(series, np.array([60.0]), 60.0)).all()
+
+
+def test_history_in_plain_units() -> None:
+    seen = history_of(window(), (), SETTINGS, END)
+    assert seen.t == 9
+    assert seen.step_minutes == 1.0
+    np.testing.assert_allclose(seen.quality, 0.7)
+    np.testing.assert_allclose(seen.price_usd_per_hour[-1], [0.736, 0.752])
+    assert not seen.in_flight
+
+
+def test_the_history_starts_where_every_metric_has_begun() -> None:
+    late = tuple(END - STEP * k for k in (3, 2, 1, 0))
+    assert history_of(window({"bleu": Series(late, (0.8,) * 4)}), (), SETTINGS, END).t == 3
+
+
+def test_the_present_may_be_a_little_after_the_last_sample() -> None:
+    times = tuple(END - STEP * k - 20 for k in range(9, -1, -1))
+    seen = history_of(window({"bleu": Series(times, (0.8,) * 10)}), (), SETTINGS, END)
+    assert seen.bleu[-1] == 0.8
+
+
+@pytest.mark.parametrize("metric", ["cpu", "memory", "request_rate", "latency", "bleu", "accuracy"])
+def test_each_metric_is_required_and_named(metric: str) -> None:
+    with pytest.raises(NoSamplesError, match='service="qa"'):
+        history_of(window({metric: Series((), ())}), (), SETTINGS, END)
+    with pytest.raises(MetricsError, match=f"^{metric} is stale"):
+        history_of(window({metric: Series((END - 301.0,), (0.5,))}), (), SETTINGS, END)
+
+
+def test_an_outlier_is_averaged() -> None:
+    times = tuple(END - STEP * k for k in range(9, -1, -1))
+    spiky = window({"latency": Series(times, (0.1,) * 9 + (3.1,))})
+    assert observe(history_of(spiky, (), SETTINGS, END))[3] == pytest.approx(1.1)
+
+
+def record(status: JobStatus, slot_s: float, updated_s: float, cost_usd: float | None = None) -> JobRecord:
+    job = TrainingJob(
+        job_id="qa-1",
+        service="qa",
+        slot_s=slot_s,
+        cloud="azure",
+        trace_id="0" * 32,
+        decision_id="d",
+        parent_version="base",
+        data_start_s=0,
+        data_end_s=1,
+        hyperparameters={},
+        cost_ceiling_usd=1,
+        deadline_s=60,
+    )
+    return JobRecord(job=job, status=status, updated_s=updated_s, cost_usd=cost_usd)
+
+
+def test_job_records_become_retrains_on_the_grid() -> None:
+    jobs = (
+        record(JobStatus.LIVE, END - 5 * STEP, END - 2 * STEP, cost_usd=0.3),
+        record(JobStatus.LIVE, END - 100 * STEP, END - 90 * STEP),
+        record(JobStatus.REJECTED, END - 8 * STEP, END - 7 * STEP),
+    )
+    seen = history_of(window(), jobs, SETTINGS, END)
+    assert [(r.started, r.live, r.cloud) for r in seen.retrains] == [(-91, -81, 1), (1, None, 1), (4, 7, 1)]
+    assert seen.retrains[2].cost_usd == 0.3
+    assert seen.retrains[0].cost_usd == pytest.approx(0.752 * 0.25)
+    assert seen.serving == (4, 7)
+    assert history_of(window(), (record(JobStatus.TRAINING, END, END),), SETTINGS, END).in_flight
+
+
+def test_every_query_is_filled_in() -> None:
+    for metric in METRICS:
+        text = query(metric, "qa", 0.5)
+        assert "$" not in text
+        assert 'service="qa"' in text
+    assert "[1000ms]" in query("latency", "qa", 0.5)

@@ -1,0 +1,72 @@
+"""The families do what their names say, and the test set is not the training set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from policy.training.generators import CHEAP, FAMILIES, HELD_OUT, USUAL, WIDE, Spread, generate, held_out_set
+from policy.training.score import plan
+from policy.training.trace import validate
+from shared.errors import InvalidInputError
+
+ALL = [*FAMILIES, *HELD_OUT]
+
+
+@pytest.mark.parametrize("family", ALL)
+@pytest.mark.parametrize("spread", [USUAL, WIDE, CHEAP])
+def test_every_trace_is_valid_and_repeatable(family: str, spread: Spread) -> None:
+    for seed in range(3):
+        trace = generate(family, seed, spread=spread)
+        validate(trace, trace.name)
+        assert 120 <= trace.steps <= 240
+        assert max(trace.delays) <= spread.longest_steps
+        assert generate(family, seed, spread=spread).sha256() == trace.sha256()
+        assert generate(family, seed + 1, spread=spread).sha256() != trace.sha256()
+
+
+def drop(family: str, seed: int) -> float:
+    """How much the first model loses by the end."""
+    quality = generate(family, seed).quality[0]
+    return float(quality[:5].mean() - quality[-5:].mean())
+
+
+def test_stable_hardly_moves_and_gradual_does() -> None:
+    assert np.mean([drop("stable", seed) for seed in range(10)]) < 0.02
+    assert np.mean([drop("gradual", seed) for seed in range(10)]) > 0.1
+
+
+def test_after_a_sudden_change_retraining_too_early_recovers_part() -> None:
+    partial = 0
+    for seed in range(10):
+        fresh = np.diag(generate("sudden", seed).quality)
+        partial += int(((np.median(fresh) - fresh) > 0.08).any())
+    assert partial >= 6
+
+
+def test_a_model_of_a_recurring_regime_is_good_again() -> None:
+    recovered = 0
+    for seed in range(10):
+        quality = generate("recurring", seed).quality[0]
+        lowest = int(np.argmin(quality))
+        recovered += int(quality[lowest:].max() > quality[0] - 0.06 and quality[lowest] < quality[0] - 0.1)
+    assert recovered >= 4
+
+
+def test_the_optimum_retrains_where_it_pays() -> None:
+    retrains = {
+        family: np.mean([sum(a > 0 for a in plan(generate(family, seed)).decisions) for seed in range(8)])
+        for family in ("stable", "sudden", "recurring")
+    }
+    assert retrains["stable"] < retrains["sudden"]
+    assert retrains["stable"] < retrains["recurring"]
+
+
+def test_the_held_out_set_has_nine_families_or_more_and_its_own_seeds() -> None:
+    traces = held_out_set(per_family=1)
+    assert [trace.name.split("-")[0] for trace in traces] == ALL
+
+
+def test_an_unknown_family_is_refused_by_name() -> None:
+    with pytest.raises(InvalidInputError, match="weekly"):
+        generate("weekly", 0)

@@ -1,0 +1,91 @@
+"""Training end to end on a small scale: the exported file is the trained network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import PPO
+
+from policy.policies import NetworkPolicy
+from policy.training.dynamics import Dynamics, Rules
+from policy.training.evaluate import calibrate, ratios
+from policy.training.export import actor_probabilities
+from policy.training.generators import generate
+from policy.training.pool import Pool
+from policy.training.score import run_cost
+from policy.training.train import Recipe, train
+
+SMALL = {"steps": 4096, "traces": 14, "services": 32, "n_steps": 16, "clone_steps": 2048}
+
+
+def silent(phase: str, done: int, total: int) -> None:
+    assert 0 < done <= total
+    assert phase in ("clone", "ppo")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("observation", ["paper", "multistream"])
+def test_the_exported_file_agrees_with_torch_on_ten_thousand_observations(tmp_path: Path, observation: str) -> None:
+    out = tmp_path / "p.onnx"
+    recipe = Recipe(observation=observation, seed=3, **SMALL)  # type: ignore[arg-type]
+    origin = train(recipe, out, silent)
+    assert origin["recipe"]["seed"] == 3
+    kind = PPO if observation == "paper" else MaskablePPO
+    torch_policy = kind.load(out.with_suffix(".zip"), device="cpu").policy
+    exported = NetworkPolicy(out, "p")
+    rng = np.random.default_rng(0)
+    env = Dynamics(Pool([generate("sudden", 1)]), 1, Rules(observation))  # type: ignore[arg-type]
+    usual = env.reset()[0]
+    observed = (usual + rng.normal(0.0, 1.0, (10_000, env.width)) * (0.5 + np.abs(usual))).astype(np.float32)
+    expected = actor_probabilities(torch_policy, observation, observed)
+    got = exported.probabilities_of(observed)
+    np.testing.assert_allclose(got, expected, atol=2e-5)
+    np.testing.assert_array_equal(got.argmax(axis=1), expected.argmax(axis=1))
+
+
+@pytest.mark.slow
+def test_a_seed_repeats_the_training_to_the_last_bit(tmp_path: Path) -> None:
+    weights = []
+    for name in ("a", "b"):
+        train(Recipe(seed=5, **SMALL), tmp_path / f"{name}.onnx", silent)  # type: ignore[arg-type]
+        observed = np.random.default_rng(0).random((50, 6))
+        weights.append(NetworkPolicy(tmp_path / f"{name}.onnx", name).probabilities_of(observed))
+    np.testing.assert_array_equal(weights[0], weights[1])
+
+
+def test_batched_scores_are_the_scores_of_the_single_runs() -> None:
+    traces = [generate(family, 2) for family in ("gradual", "recurring", "stable")]
+    pool = Pool(traces)
+    clock = iter(range(10_000))
+
+    def act(observed: np.ndarray) -> np.ndarray:
+        return np.full(len(observed), int(next(clock) % 40 == 20))
+
+    scored, retrains = ratios(pool, "paper", act)
+    for k, trace in enumerate(traces):
+        decisions = [int(t % 40 == 20) for t in range(trace.steps)]
+        assert scored[k] == pytest.approx(run_cost(trace, decisions).cost_usd / pool.optimum_usd[k], rel=1e-5)
+        assert retrains[k] == sum(decisions)
+
+
+def test_calibration_silences_a_trigger_happy_policy() -> None:
+    import torch
+    from gymnasium import spaces
+    from stable_baselines3.common.policies import ActorCriticPolicy
+
+    from policy.training.networks import PaperExtractor
+
+    policy = ActorCriticPolicy(
+        spaces.Box(-np.inf, np.inf, (6,)),
+        spaces.Discrete(3),
+        lambda _: 1e-3,
+        features_extractor_class=PaperExtractor,
+    )
+    with torch.no_grad():
+        policy.action_net.weight.zero_()
+        policy.action_net.bias.copy_(torch.tensor([0.0, -0.5, -0.5]))  # retrains with 55 %: always
+    pool = Pool([generate("stable", 2)])
+    assert calibrate(policy, "paper", pool, seed=0) < 0.0
