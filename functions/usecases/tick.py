@@ -51,7 +51,7 @@ def tick(deps: Deps, now_s: float) -> Decision | None:
         decision = _record(deps, _decide(deps, tuple(jobs), slot_s, now_s))
     if decision.job_id and decision.job_id not in {record.job.job_id for record in jobs}:
         _enqueue(deps, decision)
-    _push(deps, jobs)
+    _push(deps, jobs, decision)
     return decision
 
 
@@ -209,7 +209,7 @@ def _enqueue(deps: Deps, decision: Decision) -> TrainingJob | None:
     return job
 
 
-def _push(deps: Deps, jobs: list[JobRecord]) -> None:
+def _push(deps: Deps, jobs: list[JobRecord], decision: Decision) -> None:
     """Counters as absolute values from the records: pushing twice changes nothing."""
     if deps.notifier is None:
         return
@@ -221,6 +221,8 @@ def _push(deps: Deps, jobs: list[JobRecord]) -> None:
         "llm_rl_redeploy_total": 0 if static else len(live),
         "llm_static_retrain_total": len(started) if static else 0,
         "llm_jobs_in_flight": sum(r.status in IN_FLIGHT for r in jobs),
+        "llm_decision_action": int(decision.action),
+        "llm_decision_slot_timestamp_seconds": decision.slot_s,
         "llm_retrain_cost_usd_total": sum(r.cost_usd or 0.0 for r in jobs),
     }
     try:

@@ -213,6 +213,8 @@ def test_counters_are_absolute_so_a_repeated_tick_does_not_count_twice(world, no
     assert world.notifier.values["llm_rl_redeploy_total", label] == 1
     assert world.notifier.values["llm_static_retrain_total", label] == 0
     assert world.notifier.values["llm_retrain_cost_usd_total", label] == pytest.approx(0.736)
+    assert world.notifier.values["llm_decision_action", label] == 0
+    assert world.notifier.values["llm_decision_slot_timestamp_seconds", label] == now + 3660
 
 
 def test_the_static_baseline_counts_its_own_retrains(world, now):
