@@ -26,6 +26,7 @@ RIVALS: Final = {
     "modyn": ("policy.rivals.modyn", "Modyn"),
     "rule": ("policy.rivals.portfolio", "Portfolio"),
     "upf": ("policy.rivals.upf", "Upf"),
+    "amuse": ("policy.rivals.amuse", "Amuse"),
     "retrainopt-learned": ("policy.rivals.retrainopt_learned", "RetrainoptLearned"),
 }
 
