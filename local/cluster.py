@@ -36,7 +36,7 @@ ROOT: Final = Path(__file__).parents[1]
 EVENT_FUNCTION: Final = "training-events"
 #: what a user's own account or proxy settings would change
 _FOREIGN: Final = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "AWS_CONFIG_FILE")
-READY_S: Final = 60.0
+READY_S: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class Cluster:
             *("--feedback-store", store[cloud]),
         ]
         health = http_ok(f"{self._url(f'serve-{cloud}')}/healthz")
-        return self._python(f"serve-{cloud}", "training_containers", health, *arguments, timeout_s=120.0)
+        return self._python(f"serve-{cloud}", "training_containers", health, *arguments)
 
     def _azureml(self) -> Service:
         port = self._ports["azureml"]
@@ -192,7 +192,7 @@ class Cluster:
         """Up once it knows where to send requests, which the first tick publishes."""
         module, port = f"local.{cloud}.host", self._ports[f"host-{cloud}"]
         env = {"OPPORTUNE_CLOUD": cloud}
-        ready, timeout_s = http_ok(f"{self.doors[cloud]}/routes"), 60.0 + 2 * slot_s
+        ready, timeout_s = http_ok(f"{self.doors[cloud]}/routes"), READY_S + 2 * slot_s
         return self._python(f"host-{cloud}", module, ready, f"--http-port={port}", env=env, timeout_s=timeout_s)
 
     def _make_azure_endpoint(self) -> None:
@@ -270,7 +270,7 @@ class Cluster:
         health: Health,
         *arguments: str,
         env: Mapping[str, str] | None = None,
-        timeout_s: float = 60.0,
+        timeout_s: float = READY_S,
     ) -> Service:
         command = [sys.executable, "-m", module, *arguments]
         return Service(name, command, health, {**self.env, **(env or {})}, cwd=ROOT, start_timeout_s=timeout_s)

@@ -70,7 +70,7 @@ class Service:
     health: Health | None = None
     env: Mapping[str, str | None] = field(default_factory=dict)  # changes to this process's environment; None removes
     cwd: Path | None = None
-    start_timeout_s: float = 60.0
+    start_timeout_s: float = 120.0  # generous: a busy machine is slow, a broken service ends by itself
 
 
 class Supervisor:
