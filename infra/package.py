@@ -10,7 +10,6 @@ time (`unchecked-hash`), because in a deployed package their sources cannot chan
 from __future__ import annotations
 
 import argparse
-import glob
 import hashlib
 import os
 import shutil
@@ -53,7 +52,7 @@ def python313() -> str:
     named = os.environ.get("PYTHON313")
     candidates = [named] if named else [str(ROOT / ".venv313/bin/python"), f"python{PYTHON}"]
     if not named:
-        candidates += sorted(glob.glob(os.path.expanduser(f"~/.pyenv/versions/{PYTHON}.*/bin/python")), reverse=True)
+        candidates += sorted((str(p) for p in Path.home().glob(f".pyenv/versions/{PYTHON}.*/bin/python")), reverse=True)
     for candidate in candidates:
         try:
             probe = subprocess.run(

@@ -34,7 +34,6 @@ REMOVED: Final = {
     "**/*.pyi": "types for checkers",
     "**/*.pxd": "headers for Cython",
     "**/*.pyx": "sources of compiled modules",
-    "**/aio": "asynchronous twins of the Azure clients",
     "aws_lambda_powertools/event_handler": "routing: Flask does it",
     "boto3/data": "the resource interface: only clients are used",
     "boto3/examples": "documentation",
@@ -50,7 +49,6 @@ REMOVED: Final = {
     "onnxruntime/quantization": "offline tool",
     "onnxruntime/tools": "offline tool",
     "onnxruntime/transformers": "offline tool",
-    "wrapt-stubs": "types for checkers",
 }
 
 #: of each distribution's metadata, what is kept: the version, entry points and the licences
@@ -58,11 +56,11 @@ KEPT_METADATA: Final = ("METADATA", "entry_points.txt", "licenses", "LICENSE", "
 
 
 def trim(site: Path) -> list[str]:
-    """Remove what is not needed from `site` and return the patterns that matched nothing."""
+    """Remove what is not needed from `site`; returns the patterns of installed libraries that matched nothing."""
     idle = []
     for pattern in REMOVED:
         matches = sorted(site.glob(pattern))
-        if not matches:
+        if not matches and (site / pattern.partition("/")[0]).exists():
             idle.append(pattern)
         for path in matches:
             _remove(path)

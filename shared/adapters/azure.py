@@ -1,69 +1,32 @@
-"""Azure storage and queue behind the ports: Table, Blob, Storage Queue. The SDK is imported at the first call."""
+"""Azure storage and queue behind the ports: Table, Blob, Storage Queue, over their REST interface."""
 
 from __future__ import annotations
 
 import base64
 import functools
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import quote
+from xml.etree import ElementTree
 
+from shared.adapters.azure_rest import StorageAccount
+from shared.adapters.entra import Entra
 from shared.contracts import TrainingJob, encode
-from shared.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
+from shared.errors import ConflictError, NotFoundError, UnavailableError
 from shared.ports import Document
 from shared.settings import Settings
 
+#: entities come without type annotations; ours are known
+_PLAIN: Final = {"Accept": "application/json;odata=nometadata"}
+_WRITE: Final = {"Content-Type": "application/json", "Prefer": "return-no-content", **_PLAIN}
+_PAGE: Final = 1000
+
 
 @functools.cache
-def credential() -> Any:
-    """The managed identity (or, on a developer's machine, whoever is signed in)."""
-    from azure.identity import DefaultAzureCredential
-
-    return DefaultAzureCredential(exclude_interactive_browser_credential=True)
-
-
-@contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Turn SDK errors about `what` into this project's."""
-    from azure.core import exceptions
-
-    try:
-        yield
-    except (exceptions.ResourceExistsError, exceptions.ResourceModifiedError) as exc:
-        raise ConflictError(f"{what}: somebody else was first") from exc
-    except exceptions.ResourceNotFoundError as exc:
-        raise NotFoundError(f"{what} does not exist") from exc
-    except exceptions.AzureError as exc:
-        raise UnavailableError(what, str(exc).partition("\n")[0]) from exc
-
-
-class _Account:
-    """Builds SDK clients for one storage account, by connection string or identity."""
-
-    #: short waits: a function that hangs on one cloud could not use the other
-    _WAITS: ClassVar = {
-        "connection_timeout": 2,
-        "read_timeout": 20,
-        "retry_total": 1,
-        "initial_backoff": 1,  # blobs and queues would wait for 15 s before the first retry
-    }
-
-    def __init__(self, settings: Settings) -> None:
-        self._connection = settings.azure_storage_connection
-        self._account = settings.azure_storage_account
-
-    def client(self, kind: Any, service: str, **names: str) -> Any:
-        """A client of class `kind` for `service` (table, blob, queue)."""
-        if self._connection:
-            return kind.from_connection_string(self._connection, **names, **self._WAITS)
-        if not self._account:
-            raise ConfigurationError(
-                "OPPORTUNE_AZURE_STORAGE_ACCOUNT", None, "a storage account's name, or set …_AZURE_STORAGE_CONNECTION"
-            )
-        url = f"https://{self._account}.{service}.core.windows.net"
-        key = {"table": "endpoint", "blob": "account_url", "queue": "account_url"}[service]
-        return kind(**{key: url}, **names, credential=credential(), **self._WAITS)
+def entra() -> Entra:
+    """The process's tokens: of the managed identity, or of whoever is signed in on a developer's machine."""
+    return Entra()
 
 
 class TableDocuments:
@@ -71,58 +34,60 @@ class TableDocuments:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._what = f"Azure table {settings.table}"
+        self._name = settings.table.replace("-", "")
+        self._what = f"Azure table {self._name}"
 
     @functools.cached_property
-    def _table(self) -> Any:
-        from azure.data.tables import TableClient
+    def _account(self) -> StorageAccount:
+        return StorageAccount(self._settings, entra())
 
-        return _Account(self._settings).client(TableClient, "table", table_name=self._settings.table)
+    def _entity(self, kind: str, key: str) -> str:
+        keys = (value.replace("'", "''") for value in (kind, key))
+        return quote("{}(PartitionKey='{}',RowKey='{}')".format(self._name, *keys), safe="(),='")
 
     def get(self, kind: str, key: str) -> Document | None:
         """The document or None."""
         try:
-            with translated(self._what):
-                entity = self._table.get_entity(kind, key)
+            answer = self._account.request("table", "GET", self._entity(kind, key), self._what, headers=_PLAIN)
         except NotFoundError:
             return None
-        return Document(bytes(entity["body"]), entity.metadata["etag"])
+        return Document(base64.b64decode(answer.json(self._what)["body"]), answer.headers["etag"])
 
     def put(self, kind: str, key: str, body: bytes, *, if_etag: str | None = None, if_absent: bool = False) -> str:
         """Write under the condition; see the port."""
-        from azure.core import MatchConditions
-        from azure.data.tables import UpdateMode
-
-        entity = {"PartitionKey": kind, "RowKey": key, "body": body}
+        entity = {"PartitionKey": kind, "RowKey": key, "body@odata.type": "Edm.Binary"}
+        encoded = json.dumps({**entity, "body": base64.b64encode(body).decode()}).encode()
+        what = f"{self._what}, {kind} {key}"
+        if if_absent:
+            return self._write("POST", self._name, what, encoded)
         try:
-            with translated(f"{self._what}, {kind} {key}"):
-                if if_absent:
-                    answer = self._table.create_entity(entity)
-                elif if_etag is not None:
-                    answer = self._table.update_entity(
-                        entity, mode=UpdateMode.REPLACE, etag=if_etag, match_condition=MatchConditions.IfNotModified
-                    )
-                else:
-                    answer = self._table.upsert_entity(entity, mode=UpdateMode.REPLACE)
+            return self._write("PUT", self._entity(kind, key), what, encoded, if_etag)
         except NotFoundError as exc:
             if if_etag is not None:
-                raise ConflictError(f"{self._what}, {kind} {key}: deleted meanwhile") from exc
+                raise ConflictError(f"{what}: deleted meanwhile") from exc
             raise
-        return str(answer["etag"])
+
+    def _write(self, method: str, path: str, what: str, body: bytes, if_etag: str | None = None) -> str:
+        headers = _WRITE if if_etag is None else {**_WRITE, "If-Match": if_etag}
+        return self._account.request("table", method, path, what, headers=headers, body=body).headers["etag"]
 
     def query(self, kind: str, *, since: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
         """Ascending by key from `since`."""
-        with translated(self._what):
-            entities = self._table.query_entities(
-                "PartitionKey eq @kind and RowKey ge @since",
-                parameters={"kind": kind, "since": since},
-                results_per_page=min(limit, 1000),
-            )
-            found: list[tuple[str, bytes]] = []
-            for entity in entities:
-                found.append((entity["RowKey"], bytes(entity["body"])))
-                if len(found) == limit:
-                    break
+        terms = ("PartitionKey eq '{}' and RowKey ge '{}'").format(*(v.replace("'", "''") for v in (kind, since)))
+        found: list[tuple[str, bytes]] = []
+        position: dict[str, str] = {}
+        while len(found) < limit:
+            query = {"$filter": terms, "$top": str(min(limit - len(found), _PAGE)), **position}
+            answer = self._account.request("table", "GET", f"{self._name}()", self._what, query=query, headers=_PLAIN)
+            entities: list[dict[str, Any]] = answer.json(self._what)["value"]
+            found += [(entity["RowKey"], base64.b64decode(entity["body"])) for entity in entities]
+            position = {
+                name: answer.headers[f"x-ms-continuation-{name.lower()}"]
+                for name in ("NextPartitionKey", "NextRowKey")
+                if answer.headers.get(f"x-ms-continuation-{name.lower()}")
+            }
+            if not position:
+                break
         return found
 
 
@@ -131,27 +96,42 @@ class BlobObjects:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._container = settings.container
 
     @functools.cached_property
-    def _container(self) -> Any:
-        from azure.storage.blob import ContainerClient
+    def _account(self) -> StorageAccount:
+        return StorageAccount(self._settings, entra())
 
-        return _Account(self._settings).client(ContainerClient, "blob", container_name=self._settings.container)
+    def _path(self, key: str) -> str:
+        return f"{self._container}/{quote(key)}"
 
     def get(self, key: str) -> bytes:
         """The blob's bytes; NotFoundError when there is none."""
-        with translated(f"blob {self._settings.container}/{key}"):
-            return bytes(self._container.download_blob(key).readall())
+        return self._account.request("blob", "GET", self._path(key), f"blob {self._container}/{key}").body
 
     def put(self, key: str, body: bytes) -> None:
         """Write or replace."""
-        with translated(f"blob {self._settings.container}/{key}"):
-            self._container.upload_blob(key, body, overwrite=True)
+        headers = {"x-ms-blob-type": "BlockBlob"}
+        what = f"blob {self._container}/{key}"
+        self._account.request("blob", "PUT", self._path(key), what, headers=headers, body=body)
 
     def list(self, prefix: str) -> Iterable[str]:
         """Keys under the prefix, ascending."""
-        with translated(f"container {self._settings.container}"):
-            return [str(name) for name in self._container.list_blob_names(name_starts_with=prefix)]
+        what = f"container {self._container}"
+        found: list[str] = []
+        marker = ""
+        while True:
+            query = {"restype": "container", "comp": "list", "prefix": prefix}
+            query |= {"marker": marker} if marker else {}
+            answer = self._account.request("blob", "GET", self._container, what, query=query)
+            try:
+                root = ElementTree.fromstring(answer.body)
+            except ElementTree.ParseError as exc:
+                raise UnavailableError(what, "the answer is not XML") from exc
+            found += [name.text or "" for name in root.iterfind("./Blobs/Blob/Name")]
+            marker = root.findtext("NextMarker") or ""
+            if not marker:
+                return found
 
     def uri(self, key: str) -> str:
         """The blob as a path of the workspace's datastore over this container."""
@@ -164,12 +144,17 @@ class StorageQueue:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def _send(self, queue: str, text: str) -> None:
-        from azure.storage.queue import QueueClient
+    @functools.cached_property
+    def _account(self) -> StorageAccount:
+        return StorageAccount(self._settings, entra())
 
+    def _send(self, queue: str, text: str) -> None:
         encoded = base64.b64encode(text.encode()).decode()
-        with translated(f"Azure queue {queue}"):
-            _Account(self._settings).client(QueueClient, "queue", queue_name=queue).send_message(encoded)
+        message = f"<QueueMessage><MessageText>{encoded}</MessageText></QueueMessage>"
+        headers = {"Content-Type": "application/xml"}
+        self._account.request(
+            "queue", "POST", f"{queue}/messages", f"Azure queue {queue}", headers=headers, body=message.encode()
+        )
 
     def enqueue(self, job: TrainingJob) -> None:
         """Send the job; a duplicate is harmless because its consumer claims by job_id."""

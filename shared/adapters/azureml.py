@@ -58,8 +58,7 @@ class Workspace:
     def _token(self) -> str:
         if self._settings.azureml_token:
             return self._settings.azureml_token
-        with azure.translated("Microsoft Entra"):
-            return str(azure.credential().get_token("https://management.azure.com/.default").token)
+        return azure.entra().token("https://management.azure.com")
 
     def call(self, method: str, resource: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """`method` on `resource` (a path below the workspace).
