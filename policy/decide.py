@@ -10,23 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 
 from policy.explain import attributions, expected_costs
 from policy.guardrails import Facts, apply
 from policy.history import History
-from policy.policies import Evaluation, OutOfDistributionError, Policy, live_policy, load_policy
+from policy.policies import FALLBACK, Evaluation, OutOfDistributionError, Policy, live_policy, load_policy
 from policy.state import OBSERVATION, history_of, observe
 from shared.contracts import Action, Cloud, Decision, Guardrail, JobRecord, MetricWindow, job_id_for
 from shared.errors import MetricsError
 from shared.settings import Settings
 
 __all__ = ["DecisionContext", "decide", "live_policy", "load_policy"]
-
-#: the tuned rule that decides where a network has nothing to go by
-FALLBACK: Final = "rule"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

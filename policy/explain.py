@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.features import build_many
+from policy.follow import build_many
 from policy.history import Floats, History
 from policy.policies import NetworkPolicy, Policy
 from policy.state import OBSERVATION, SMOOTHING_STEPS, observe

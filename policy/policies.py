@@ -15,13 +15,15 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.features import Follower
+from policy.follow import Follower
 from policy.history import Decider, Floats, History
-from policy.state import OBSERVATION, Feature, observe
+from policy.state import Feature, observe
 from shared.contracts import Action
 from shared.errors import InvalidInputError, MetricsError, ModelError
 
 SHIPPED: Final = {name: Path(__file__).parent / "models" / f"{name}.onnx" for name in ("ppo", "ppo-paper")}
+#: the tuned rule that decides where a network has nothing to go by
+FALLBACK: Final = "rule"
 #: key of the one JSON document in a network's metadata
 METADATA_KEY: Final = "opportune"
 
@@ -123,14 +125,13 @@ class NetworkPolicy:
         return observe(history) if self.observation == "paper" else self._follower.follow(history)
 
     def decide(self, history: History) -> int:
-        """The most probable action; hold while a job is in flight."""
+        """The most probable action, hold while a job is in flight; the fall-back rule's where the network is lost."""
         if history.in_flight:
             return 0
         try:
             return int(self.evaluate(history).action)
         except OutOfDistributionError:
-            # over a trace there is no guard around the policy: what cannot be judged is left alone
-            return 0
+            return load_policy(FALLBACK).decide(history)
 
     def evaluate(self, history: History, allowed: tuple[bool, bool] = (True, True)) -> Evaluation:
         """The most probable action; a retrain on a cloud that is not allowed goes to the other one."""
@@ -197,16 +198,3 @@ def load_policy(name: str, **parameters: Any) -> Policy:
 def live_policy(name: str, static_every_slots: int) -> Policy:
     """`load_policy` with the settings of a live service."""
     return load_policy(name, every_slots=static_every_slots) if name == "static" else load_policy(name)
-
-
-__all__ = [
-    "METADATA_KEY",
-    "OBSERVATION",
-    "Evaluation",
-    "NetworkPolicy",
-    "OutOfDistributionError",
-    "Policy",
-    "RulePolicy",
-    "live_policy",
-    "load_policy",
-]

@@ -18,7 +18,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from policy.features import BLOCKS, DENSE, FEATURES, PERFORMANCE, RESOURCES, WIDTH
+from policy.features import BLOCKS, FEATURES, PERFORMANCE, RESOURCES, WIDTH
 from policy.policies import METADATA_KEY
 from policy.state import OBSERVATION, Feature
 from policy.training.networks import CLIP, TINY, MultiStream, Scaler
@@ -203,6 +203,3 @@ def _git_revision() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return run.stdout.strip()
-
-
-__all__ = ["DENSE", "actor_probabilities", "export", "features_of"]

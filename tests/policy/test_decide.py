@@ -138,3 +138,12 @@ def test_static_fires_every_interval() -> None:
     policy = load_policy("static", every_slots=15)
     assert decide(window([0.8] * 15), context(), policy).action is Action.HOLD
     assert decide(window([0.8] * 16), context(), policy).action is Action.RETRAIN_AWS
+
+
+def test_where_the_network_is_lost_the_tuned_rule_decides() -> None:
+    absurd = msgspec.structs.replace(SETTINGS, price_usd_per_hour_aws=1e6, price_usd_per_hour_azure=1e6)
+    decision = decide(window(GOOD), context(settings=absurd), load_policy("ppo"))
+    assert [guard.name for guard in decision.guardrails] == ["out-of-distribution"]
+    assert "log_retrain_cost is 14.7" in decision.reason
+    assert "rule 'rule' decides" in decision.reason
+    assert decision.action is Action.HOLD

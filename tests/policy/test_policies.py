@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from policy.features import Follower, build
+from policy.follow import Follower, build
 from policy.history import History, Retrain
 from policy.policies import METADATA_KEY, SHIPPED, NetworkPolicy, OutOfDistributionError, load_policy
 from policy.state import observe

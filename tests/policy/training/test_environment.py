@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from policy.features import build
+from policy.follow import build
 from policy.history import History
 from policy.state import observe
 from policy.training.dynamics import Dynamics, Rules

@@ -1,0 +1,89 @@
+"""A history, replayed through the tracker of `policy.features`: the multi-stream observation of the live path."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from policy.features import Tracker
+from policy.history import Floats, History
+
+
+def delays_of(train_hours: Floats, step_minutes: float) -> Floats:
+    """Steps from the start of a job until its model serves, per cloud."""
+    return np.array([max(1, math.ceil(60.0 * float(h) / step_minutes)) for h in train_hours], dtype=np.float64)
+
+
+def build(history: History) -> Floats:
+    """The multi-stream observation of a history's present step, shape (WIDTH,)."""
+    row: Floats = build_many([history])[0]
+    return row
+
+
+def build_many(histories: Sequence[History]) -> Floats:
+    """As `build` for histories of one length that share their retrains, shape (N, WIDTH)."""
+    tracker = Tracker(len(histories))
+    start(tracker, histories)
+    advance(tracker, histories, 0)
+    return tracker.observation()
+
+
+def start(tracker: Tracker, histories: Sequence[History]) -> None:
+    """Tell an empty tracker what does not change over these histories."""
+    first = histories[0]
+    per_step = first.value_usd_per_quality_hour * first.step_minutes / 60.0
+    rows = np.arange(len(histories))
+    tracker.configure(
+        rows, np.full(len(rows), per_step), np.tile(delays_of(first.train_hours, first.step_minutes), (len(rows), 1))
+    )
+
+
+def advance(tracker: Tracker, histories: Sequence[History], from_step: int) -> None:
+    """Push the steps from `from_step` to the present."""
+    first, n = histories[0], len(histories)
+    series = [
+        np.stack([getattr(h, name) for h in histories], axis=1)  # (t + 1, N)
+        for name in ("quality", "latency_s", "request_rate_rps", "cpu", "memory")
+    ]
+    live_at = {r.live: r.started for r in first.retrains if r.live is not None}
+    costs = first.price_usd_per_hour * first.train_hours
+    for step in range(from_step, first.t + 1):
+        quality, latency, rate, cpu, memory = (values[step] for values in series)
+        live = np.full(n, step > 0 and step in live_at)
+        trained_to = np.full(n, live_at.get(step, 0), dtype=np.int64)
+        tracker.push(quality, latency, rate, cpu, memory, np.tile(costs[step], (n, 1)), live, trained_to)
+
+
+class Follower:
+    """`build`, but a history that continues the last one costs only its new steps."""
+
+    def __init__(self) -> None:
+        self._tracker: Tracker | None = None
+        self._last: History | None = None
+
+    def follow(self, history: History) -> Floats:
+        """The multi-stream observation of the history's present step, shape (WIDTH,)."""
+        last, tracker = self._last, self._tracker
+        if last is None or tracker is None or not _continues(history, last):
+            tracker = Tracker(1)
+            start(tracker, [history])
+            advance(tracker, [history], 0)
+        else:
+            advance(tracker, [history], last.t + 1)
+        self._last, self._tracker = history, tracker
+        row: Floats = tracker.observation()[0]
+        return row
+
+
+def _continues(history: History, last: History) -> bool:
+    """Whether `history` is `last` and later steps, so that nothing that was pushed has changed."""
+    past = slice(0, last.t + 1)
+    if history.t <= last.t or history.value_usd_per_quality_hour != last.value_usd_per_quality_hour:
+        return False
+    live_before = [r for r in history.retrains if r.live is not None and r.live <= last.t]
+    if live_before != [r for r in last.retrains if r.live is not None and r.live <= last.t]:
+        return False
+    names = ("bleu", "accuracy", "request_rate_rps", "latency_s", "cpu", "memory", "price_usd_per_hour")
+    return all(np.array_equal(getattr(history, n)[past], getattr(last, n), equal_nan=True) for n in names)
