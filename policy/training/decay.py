@@ -6,7 +6,8 @@ A model trained on data up to step i starts at the common level and loses what t
 each stretch of time is identified by how the model that served then got worse; what a retrain brings is identified by
 the jumps of the retrains that happened, and is an assumption (a fresh model is as good as the first) without any.
 Fitted by non-negative least squares to BLEU-1 and exact match separately. The model knows no way back: a world that
-returns to where it was shows up as a poor fit.
+returns to where it was shows up as a poor fit. What was never seen is not believed: beyond the largest loss that any
+model of the history showed, further decay counts less and less.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from shared.errors import InvalidInputError
 Models = NDArray[np.int64]
 
 #: fewest measured steps that a fit accepts; see `benchmarks/history_needed.py` for the measurement behind it
-MIN_MEASURED: Final = 48
+MIN_MEASURED: Final = 24
 #: stretches of constant decay at most, so that a month of ten-minute steps fits in a second
 MAX_STRETCHES: Final = 120
 #: steps in a stretch at least, so that one noisy sample is not a change
@@ -81,15 +82,21 @@ class Fit:
         """Retrains of the history whose model went live, each a measurement of what a retrain brings."""
         return sum(retrain.live is not None for retrain in self.history.retrains)
 
-    def trace(self, luck: Floats | None = None) -> Trace:
-        """The fitted history as a drift trace. `luck` (T,) is added to what each model is worth."""
+    def trace(self, luck: Floats | None = None, beyond: float = 0.25) -> Trace:
+        """The fitted history as a drift trace. `luck` (T,) is added to what each model is worth.
+
+        A model may lose at most `1 + beyond` times what any model of the history lost.
+        """
         history = self.history
         steps = len(self.serving)
         extra = np.zeros(steps) if luck is None else luck
 
         def matrix(decay: Decay) -> np.ndarray[Any, np.dtype[np.float32]]:
-            values = decay.level + extra[:, None] - (decay.lost[None, :] - decay.lost[:, None])
-            values = np.clip(values, 0.0, 1.0)
+            lost = np.maximum(0.0, decay.lost[None, :] - decay.lost[:, None])
+            known = max(1e-3, float((decay.lost - decay.lost[self.serving]).max()))
+            room = known * beyond + 1e-9
+            lost = np.minimum(lost, known) + room * -np.expm1(-np.maximum(0.0, lost - known) / room)
+            values = np.clip(decay.level + extra[:, None] - lost, 0.0, 1.0)
             values[np.tril_indices(steps, -1)] = np.nan
             return values.astype(np.float32)
 
