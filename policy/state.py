@@ -142,7 +142,7 @@ def history_of(window: MetricWindow, jobs: Sequence[JobRecord], settings: Settin
         series = window.series.get(name, Series((), ()))
         known = [t for t, v in zip(series.timestamps_s, series.values, strict=True) if math.isfinite(v)]
         if not known:
-            raise NoSamplesError(query(name, window.service, step_s))
+            raise NoSamplesError(f"{name} of service {window.service}")
         if now_s - known[-1] > max_age_s:
             raise MetricsError(
                 f"{name} is stale: its last sample is {now_s - known[-1]:.0f} s old, the limit is {max_age_s:.0f} s; "

@@ -60,7 +60,7 @@ def test_the_present_may_be_a_little_after_the_last_sample() -> None:
 
 @pytest.mark.parametrize("metric", ["cpu", "memory", "request_rate", "latency", "bleu", "accuracy"])
 def test_each_metric_is_required_and_named(metric: str) -> None:
-    with pytest.raises(NoSamplesError, match='service="qa"'):
+    with pytest.raises(NoSamplesError, match=f"{metric} of service qa"):
         history_of(window({metric: Series((), ())}), (), SETTINGS, END)
     with pytest.raises(MetricsError, match=f"^{metric} is stale"):
         history_of(window({metric: Series((END - 301.0,), (0.5,))}), (), SETTINGS, END)
