@@ -143,8 +143,9 @@ def _decision(now: Now) -> str:
     if not now.decisions:
         return "none yet"
     last = now.decisions[-1]
-    what = "hold" if last.action.cloud is None else f"retrain on {CLOUD_NAMES[last.action.cloud]}"
-    return f"{what}: {last.reason}"
+    if last.action.cloud is None:
+        return last.reason if last.reason.startswith("hold") else f"hold: {last.reason}"
+    return f"retrain on {CLOUD_NAMES[last.action.cloud]}: {last.reason}"
 
 
 def _job(now: Now) -> str:

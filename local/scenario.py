@@ -26,8 +26,8 @@ POPULARITY_DECAY_S: Final = 40 * 60.0
 POPULARITY_FLOOR: Final = 0.02
 #: the questions of a group are born over this time, so that drift is a ramp and not a cliff
 RAMP_S: Final = 6 * 60.0
-#: when the later groups arrive: evenly over this part of the run, which leaves time to recover from the last one
-DRIFT_SPAN: Final = (0.2, 0.85)
+#: the later groups divide this part of the run among them: each leaves time to notice it, to train and to recover
+DRIFT_SPAN: Final = (0.15, 1.0)
 #: the spike: when (share of the run), and how many times the base rate
 SPIKE_SPAN: Final = (0.45, 0.6)
 SPIKE_FACTOR: Final = 3.0

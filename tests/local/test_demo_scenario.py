@@ -32,7 +32,7 @@ def test_same_seed_same_schedule_other_seed_other_schedule() -> None:
 
 def test_drift_moves_traffic_from_group_to_group() -> None:
     schedule = run("drift")
-    assert shares(schedule, 0, 20) == {"birds": 1.0}
+    assert shares(schedule, 0, 15) == {"birds": 1.0}
     assert shares(schedule, 30, 50)["ships"] > 0.5
     assert "maths" not in shares(schedule, 0, 50)
     late = shares(schedule, 80, 100)
