@@ -99,10 +99,10 @@ def web_app(cloud: Cloud) -> Flask:
     """The HTTP function in `cloud`."""
     from functions.usecases.inference import Inference, RouteCache
     from functions.web import create_app
-    from shared.adapters.http import HttpInference
+    from shared.adapters.inference import CloudInference
     from shared.routing import Router
 
     cfg = settings(cloud)
     state = State(cloud_services(cloud, cfg).documents)
     routes = RouteCache(lambda: state.routes(cfg.service), time.monotonic, cfg.route_ttl_seconds)
-    return create_app(cfg, state, Inference(routes, Router(time.monotonic, random.Random()), HttpInference()))
+    return create_app(cfg, state, Inference(routes, Router(time.monotonic, random.Random()), CloudInference(cfg)))

@@ -198,6 +198,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One serving endpoint as routers see it."""
 
     cloud: Cloud
+    # http(s)://BASE (/predict and /feedback below it), sagemaker:NAME, or azureml:SCORING_ADDRESS
     url: str
     model_version: str
     weight: NonNegative = 1.0

@@ -253,11 +253,13 @@ class AzureMLHost:
         return str((found.get("tags") or {}).get(_TAG, taking[0]))
 
     def endpoint_url(self) -> str:
-        """The HTTP face in front of the endpoint, or the endpoint's own address."""
+        """The HTTP face in front of the endpoint, or the endpoint's own scoring address, which wants a token."""
         if self._settings.azure_endpoint_url:
             return self._settings.azure_endpoint_url
-        scoring = self._workspace.call("GET", self._endpoint)["properties"].get("scoringUri", "")
-        return str(scoring).removesuffix("/score")
+        scoring = self._workspace.call("GET", self._endpoint)["properties"].get("scoringUri")
+        if not scoring:
+            raise UnavailableError("Azure ML", f"{self._endpoint} has no scoring address yet")
+        return f"azureml:{scoring}"
 
 
 def _posix(text: str | None) -> float | None:

@@ -1,8 +1,9 @@
-"""HTTP behind the ports: the InferenceClient, and JSON over HTTP for the adapters without an SDK."""
+"""HTTP behind the ports: an InferenceClient, and connections for the adapters without an SDK."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,37 @@ def pool() -> urllib3.PoolManager:
     return urllib3.PoolManager(num_pools=8, maxsize=_POOL, retries=False)
 
 
+def post(
+    connections: urllib3.PoolManager, url: str, body: bytes, timeout_s: float, headers: Mapping[str, str]
+) -> urllib3.BaseHTTPResponse:
+    """One POST within the deadline. Raises UnavailableError when no answer came."""
+    timeout = urllib3.Timeout(total=max(timeout_s, 0.001))
+    try:
+        return connections.request("POST", url, body=body, headers=dict(headers), timeout=timeout)
+    except urllib3.exceptions.HTTPError as exc:
+        raise UnavailableError(urlsplit(url).netloc, str(exc)) from exc
+
+
+def payload(host: str, status: int, raw: bytes) -> dict[str, Any]:
+    """The JSON object that a serving container answered with.
+
+    Raises:
+        UnavailableError: 429, 5xx, or an answer that is not a JSON object.
+        InvalidInputError: another 4xx; the message is the container's own.
+    """
+    if status == 429 or status >= 500:
+        raise UnavailableError(host, f"HTTP {status}")
+    try:
+        told = json.loads(raw)
+    except ValueError as exc:
+        raise UnavailableError(host, f"HTTP {status} with a body that is not JSON") from exc
+    if not isinstance(told, dict):
+        raise UnavailableError(host, f"HTTP {status} with a JSON body that is no object")
+    if status >= 400:
+        raise InvalidInputError(str(told.get("error", f"the endpoint answered HTTP {status}")))
+    return told
+
+
 class HttpInference:
     """InferenceClient over plain HTTP: one JSON body in, one JSON object out."""
 
@@ -26,31 +58,7 @@ class HttpInference:
         self._pool = pool()
 
     def invoke(self, url: str, body: dict[str, Any], timeout_s: float, headers: dict[str, str]) -> dict[str, Any]:
-        """POST `body`.
-
-        Raises:
-            UnavailableError: timeout, refused connection, 429, 5xx, or an answer that is not a JSON object.
-            InvalidInputError: another 4xx; the message is the endpoint's own.
-        """
-        host = urlsplit(url).netloc
-        try:
-            answer = self._pool.request(
-                "POST",
-                url,
-                body=json.dumps(body).encode(),
-                headers={"Content-Type": "application/json", **headers},
-                timeout=urllib3.Timeout(total=max(timeout_s, 0.001)),
-            )
-        except urllib3.exceptions.HTTPError as exc:
-            raise UnavailableError(host, str(exc)) from exc
-        if answer.status == 429 or answer.status >= 500:
-            raise UnavailableError(host, f"HTTP {answer.status}")
-        try:
-            payload = json.loads(answer.data)
-        except ValueError as exc:
-            raise UnavailableError(host, f"HTTP {answer.status} with a body that is not JSON") from exc
-        if not isinstance(payload, dict):
-            raise UnavailableError(host, f"HTTP {answer.status} with a JSON body that is no object")
-        if answer.status >= 400:
-            raise InvalidInputError(str(payload.get("error", f"the endpoint answered HTTP {answer.status}")))
-        return payload
+        """POST `body`; errors as in `post` and `payload`."""
+        known = {"Content-Type": "application/json", **headers}
+        answer = post(self._pool, url, json.dumps(body).encode(), timeout_s, known)
+        return payload(urlsplit(url).netloc, answer.status, answer.data)

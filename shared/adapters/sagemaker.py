@@ -170,11 +170,8 @@ class SageMakerHost:
         return str(endpoint["ProductionVariants"][0]["VariantName"])
 
     def endpoint_url(self) -> str:
-        """The HTTP face in front of the endpoint, or the SageMaker runtime's address."""
-        if self._settings.aws_endpoint_url:
-            return self._settings.aws_endpoint_url
-        region = client("sagemaker").meta.region_name
-        return f"https://runtime.sagemaker.{region}.amazonaws.com/endpoints/{self._endpoint}"
+        """The HTTP face in front of the endpoint, or its name for the SageMaker runtime."""
+        return self._settings.aws_endpoint_url or f"sagemaker:{self._endpoint}"
 
 
 def _found(describe: Callable[[], dict[str, Any]], what: str) -> dict[str, Any] | None:

@@ -2,8 +2,9 @@
 
 | route | what |
 |---|---|
-| POST /predict, /invocations (SageMaker), /score (Azure ML) | answer a question |
+| POST /predict | answer a question |
 | POST /feedback | score and store a labelled question |
+| POST /invocations (SageMaker), /score (Azure ML) | either: with answers it is feedback |
 | GET /healthz, /ping (SageMaker) | 200 while a model is active and the process is not stopping |
 | GET /metrics | Prometheus |
 | GET /models, PUT /models/<version>, POST /models/<version>/activate, DELETE /models/<version> | admin |
@@ -28,7 +29,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAll
 from shared.contracts import new_trace_id
 from shared.errors import OpportuneError
 from training_containers.serve.batcher import QueueFullError
-from training_containers.serve.bodies import Feedback, FieldError, LoadModel, Predict, parse
+from training_containers.serve.bodies import Feedback, FieldError, LoadModel, Predict, labelled, parse
 from training_containers.serve.registry import State
 from training_containers.serve.service import Service, http_status
 
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 _TRACE: Final = re.compile(r"\b[0-9a-f]{32}\b")
 _MAX_TIMEOUT_S: Final = 60.0
+#: the header in which SageMaker hands on what a caller says, here "name=value; name=value"
+_ATTRIBUTES: Final = "X-Amzn-SageMaker-Custom-Attributes"
 
 
 def create_app(
@@ -57,8 +60,6 @@ def create_app(
         return {"trace_id": _trace_id(), "request_id": uuid.uuid4().hex}
 
     @app.post("/predict")
-    @app.post("/invocations")
-    @app.post("/score")
     def predict() -> Response:
         known = ids()
         try:
@@ -79,6 +80,12 @@ def create_app(
     def feedback() -> Response:
         scored = service.feedback(parse(Feedback, request.get_data()), _timeout_s(timeout_s), ids())
         return jsonify(**scored._asdict(), cloud=cloud)
+
+    @app.post("/invocations")
+    @app.post("/score")
+    def either() -> Response:
+        """Both clouds hand one route of a container to the outside."""
+        return feedback() if labelled(request.get_data()) else predict()
 
     @app.get("/healthz")
     @app.get("/ping")
@@ -157,14 +164,14 @@ def create_app(
 
 def _trace_id() -> str:
     """The caller's trace id (X-Opportune-Trace, or W3C traceparent), or a new one."""
-    given = request.headers.get("X-Opportune-Trace") or request.headers.get("traceparent", "")
+    given = _header("X-Opportune-Trace") or _header("traceparent") or ""
     found = _TRACE.search(given)
     return found.group() if found else new_trace_id()
 
 
 def _timeout_s(default_s: float) -> float:
     """The caller's deadline (X-Opportune-Timeout, seconds from now), at most a minute."""
-    given = request.headers.get("X-Opportune-Timeout")
+    given = _header("X-Opportune-Timeout")
     if given is None:
         return default_s
     try:
@@ -174,3 +181,12 @@ def _timeout_s(default_s: float) -> float:
     if not 0 < seconds < math.inf:
         raise FieldError(f"header X-Opportune-Timeout is {given!r}; allowed: a number of seconds > 0")
     return min(seconds, _MAX_TIMEOUT_S)
+
+
+def _header(name: str) -> str | None:
+    """A header of ours, as it came or among SageMaker's custom attributes."""
+    given = request.headers.get(name)
+    if given is not None:
+        return given
+    pairs = (pair.partition("=") for pair in request.headers.get(_ATTRIBUTES, "").split(";"))
+    return next((value.strip() for key, _, value in pairs if key.strip().lower() == name.lower()), None)

@@ -26,7 +26,7 @@ class FieldError(InvalidInputError):
 
 
 class Predict(msgspec.Struct, frozen=True):
-    """Body of /predict, /invocations and /score."""
+    """Body of /predict, and of /invocations and /score without answers."""
 
     question: Annotated[str, Meta(min_length=1)]
     max_new_tokens: Annotated[int, Meta(ge=1, le=256)] | None = None
@@ -34,7 +34,7 @@ class Predict(msgspec.Struct, frozen=True):
 
 
 class Feedback(msgspec.Struct, frozen=True):
-    """Body of /feedback; without a prediction the active model makes one."""
+    """Body of /feedback, and of /invocations and /score with answers; the active model makes a missing prediction."""
 
     question: Text
     answers: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=32)]
@@ -43,11 +43,25 @@ class Feedback(msgspec.Struct, frozen=True):
     received_s: Annotated[float, Meta(ge=0)] | None = None
 
 
+class _Labelled(msgspec.Struct, frozen=True):
+    """Only whether there are answers."""
+
+    answers: msgspec.Raw = msgspec.Raw(b"")
+
+
 class LoadModel(msgspec.Struct, frozen=True):
     """Body of PUT /models/<version>."""
 
     artifact: Annotated[str, Meta(min_length=1)]
     activate: bool = False
+
+
+def labelled(raw: bytes) -> bool:
+    """Whether a body holds a label. One that cannot be read holds none; whoever parses it says why."""
+    try:
+        return bool(bytes(msgspec.json.decode(raw, type=_Labelled).answers))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
 
 
 def parse(kind: type[T], raw: bytes) -> T:

@@ -56,6 +56,18 @@ def test_the_answer_says_where_it_comes_from(serve):
     assert client.calls == ["http://aws/predict"]
 
 
+def test_an_endpoint_with_one_address_gets_both_kinds_there(serve):
+    bodies = []
+    only = msgspec.structs.replace(TABLE.endpoints[0], url="sagemaker:opportune-qa")
+    table = msgspec.structs.replace(TABLE, endpoints=(only,))
+    inference, client = serve(lambda url, body, *_: bodies.append(body) or {}, table)
+    inference.predict({"question": "why?", "answers": ["sneaked in"], "max_new_tokens": 3}, 5.0, TRACE)
+    inference.feedback({"question": "why?", "answers": ["so"]}, 5.0, TRACE)
+    assert client.calls == ["sagemaker:opportune-qa"] * 2
+    assert bodies[0] == {"question": "why?", "max_new_tokens": 3}, "a question must not be taken for a label"
+    assert bodies[1]["answers"] == ["so"]
+
+
 def test_trace_and_deadline_travel_with_the_request(serve):
     seen = {}
     inference, _ = serve(lambda url, body, timeout, headers: seen.update(headers, timeout=timeout) or {})

@@ -162,3 +162,15 @@ def test_traffic_moves_to_a_version_once_its_deployment_is_ready(settings, objec
 def test_the_http_face_is_the_configured_one_else_the_endpoints(settings):
     configured = msgspec.structs.replace(settings, azure_endpoint_url="http://proxy:1")
     assert azureml.AzureMLHost(configured).endpoint_url() == "http://proxy:1"
+
+
+def test_the_endpoints_own_address_is_marked_as_one_that_wants_a_token(settings, monkeypatch):
+    host = azureml.AzureMLHost(settings)
+    address = "https://opportune-qa.westeurope.inference.ml.azure.com/score"
+    for properties in ({"scoringUri": address}, {}):
+        monkeypatch.setattr(host._workspace, "call", lambda *_, told=properties: {"properties": told})
+        if properties:
+            assert host.endpoint_url() == f"azureml:{address}"
+        else:
+            with pytest.raises(UnavailableError, match="no scoring address"):
+                host.endpoint_url()

@@ -181,4 +181,4 @@ def test_an_endpoint_that_failed_is_an_error_with_its_reason(monkeypatch):
 
 def test_the_http_face_is_the_configured_one_else_sagemakers(training):
     assert sagemaker.SageMakerHost(Settings(aws_endpoint_url="http://proxy:1")).endpoint_url() == "http://proxy:1"
-    assert sagemaker.SageMakerHost(SETTINGS).endpoint_url().endswith("us-east-1.amazonaws.com/endpoints/opportune-qa")
+    assert sagemaker.SageMakerHost(SETTINGS).endpoint_url() == "sagemaker:opportune-qa"

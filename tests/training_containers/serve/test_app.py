@@ -174,6 +174,31 @@ def test_feedback_moves_the_gauges_and_reaches_the_store(served: Served, tmp_pat
     assert [json.loads(line)["prediction"] for line in shard.read_text().splitlines()] == ["blue", "light blue"]
 
 
+@pytest.mark.parametrize("path", ["/invocations", "/score"])
+def test_a_clouds_only_route_takes_labels_too(served: Served, path: str) -> None:
+    label = {"question": "where is the sea?", "answers": ["in the west"], "prediction": "in the west"}
+    told = served.post(path, label)
+    assert told.status_code == 200
+    assert told.json["exact_match"] == 1.0
+    wrong = served.post(path, {"question": "where?", "answers": []})
+    assert (wrong.status_code, wrong.json["field"]) == (400, "answers")
+    assert "answer" in served.post("/predict", label).json, "a question asked as such is answered"
+
+
+def test_trace_and_deadline_come_through_sagemakers_attributes(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    attributes = f"traceparent=00-{TRACE}-{'b' * 16}-01; X-Opportune-Timeout=soon"
+    headers = {"X-Amzn-SageMaker-Custom-Attributes": attributes}
+    late = served.client.post("/invocations", json={"question": "where is the sea?"}, headers=headers)
+    assert late.status_code == 400
+    assert "X-Opportune-Timeout is 'soon'" in late.json["error"]
+    headers = {"X-Amzn-SageMaker-Custom-Attributes": attributes.replace("soon", "5")}
+    with caplog.at_level(logging.INFO):
+        assert served.client.post("/invocations", json={"question": "where?"}, headers=headers).status_code == 200
+    assert TRACE in {getattr(record, "trace_id", "") for record in caplog.records}
+
+
 def test_feedback_without_a_prediction_is_answered_first(served: Served) -> None:
     answer = served.post("/predict", {"question": "who?"}).json["answer"]
 

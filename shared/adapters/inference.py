@@ -1,0 +1,129 @@
+"""The InferenceClient of the real clouds: whatever the route table names, with the proof that each cloud asks for.
+
+| an endpoint's address                        | is asked by                                                       |
+|----------------------------------------------|-------------------------------------------------------------------|
+| sagemaker:NAME                               | the SageMaker runtime's InvokeEndpoint, signed with our AWS identity |
+| azureml:https://NAME.REGION.inference.…/score | its scoring address, with our Entra token                         |
+| http(s)://…                                  | plain HTTP                                                        |
+
+boto3 has time-outs per client, not per request, and a request has only what is left of its caller's deadline: so
+InvokeEndpoint is signed and sent here. SDKs load at the first request that needs them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import urllib3
+
+from shared.adapters.aws import client, translated
+from shared.adapters.entra import Entra
+from shared.adapters.http import HttpInference, payload, pool, post
+from shared.adapters.sigv4 import signed
+from shared.errors import UnavailableError
+from shared.ports import InferenceClient
+from shared.settings import Settings
+
+SAGEMAKER: Final = "sagemaker:"
+AZURE_ML: Final = "azureml:"
+#: what an identity's token for a managed online endpoint must be for
+AUDIENCE: Final = "https://ml.azure.com"
+#: the one header of a caller that SageMaker hands on to the container
+ATTRIBUTES: Final = "X-Amzn-SageMaker-Custom-Attributes"
+#: both clouds say so when the container refused or failed
+_CONTAINER_ERROR: Final = 424
+_JSON: Final = {"Content-Type": "application/json", "Accept": "application/json"}
+
+
+class CloudInference:
+    """InferenceClient over all three kinds of address."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._plain = HttpInference()
+        self._sagemaker = functools.cache(SageMakerInference)
+        self._azureml = functools.cache(lambda: AzureMLInference(settings.azureml_token))
+
+    def invoke(self, url: str, body: dict[str, Any], timeout_s: float, headers: dict[str, str]) -> dict[str, Any]:
+        """Hand the request to the client of that kind of address."""
+        asked: InferenceClient = self._plain
+        if url.startswith(SAGEMAKER):
+            asked = self._sagemaker()
+        elif url.startswith(AZURE_ML):
+            asked = self._azureml()
+        return asked.invoke(url, body, timeout_s, headers)
+
+
+class SageMakerInference:
+    """InferenceClient on SageMaker endpoints, by name."""
+
+    def __init__(self) -> None:
+        self._pool = pool()
+        with translated("SageMaker runtime"):
+            # The client knows the region and AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME; the requests are sent without it.
+            meta = client("sagemaker-runtime").meta
+            self._address, self._region = str(meta.endpoint_url).rstrip("/"), str(meta.region_name)
+
+    def invoke(self, url: str, body: dict[str, Any], timeout_s: float, headers: dict[str, str]) -> dict[str, Any]:
+        """POST /endpoints/NAME/invocations.
+
+        Raises:
+            UnavailableError: anything but the container's own answer; a wrong identity or name is not the user's fault.
+            InvalidInputError: the container's 4xx.
+        """
+        name = url.removeprefix(SAGEMAKER)
+        what, target = f"SageMaker endpoint {name}", f"{self._address}/endpoints/{name}/invocations"
+        raw = json.dumps(body).encode()
+        known = {**_JSON, ATTRIBUTES: "; ".join(f"{key}={value}" for key, value in headers.items())}
+        proven = signed("POST", target, raw, known, service="sagemaker", region=self._region)
+        answer = post(self._pool, target, raw, timeout_s, proven)
+        if answer.status == _CONTAINER_ERROR:
+            told = _object(answer.data)
+            status = told.get("OriginalStatusCode")
+            if isinstance(status, int) and status >= 400:
+                return payload(what, status, str(told.get("OriginalMessage", "")).encode())
+        return _answered(what, answer)
+
+
+class AzureMLInference:
+    """InferenceClient on managed online endpoints, by scoring address."""
+
+    def __init__(self, token: str = "") -> None:
+        self._pool = pool()
+        self._token = token
+        self._entra = Entra()
+
+    def invoke(self, url: str, body: dict[str, Any], timeout_s: float, headers: dict[str, str]) -> dict[str, Any]:
+        """POST the scoring address.
+
+        Raises:
+            UnavailableError: anything but the container's own answer; a wrong identity or name is not the user's fault.
+            InvalidInputError: the container's 4xx.
+        """
+        target = url.removeprefix(AZURE_ML)
+        what = f"Azure ML endpoint {urlsplit(target).netloc}"
+        token = self._token or self._entra.token(AUDIENCE)
+        known = {**_JSON, **headers, "Authorization": f"Bearer {token}"}
+        answer = post(self._pool, target, json.dumps(body).encode(), timeout_s, known)
+        status = answer.headers.get("ms-azureml-model-error-statuscode", "").strip()
+        if answer.status == _CONTAINER_ERROR and status.isdigit() and int(status) >= 400:
+            return payload(what, int(status), answer.data)
+        return _answered(what, answer)
+
+
+def _answered(what: str, answer: urllib3.BaseHTTPResponse) -> dict[str, Any]:
+    if answer.status >= 400:
+        told = _object(answer.data)
+        words = told.get("Message") or told.get("message") or answer.data[:200].decode(errors="replace")
+        raise UnavailableError(what, f"HTTP {answer.status}: {words}")
+    return payload(what, answer.status, answer.data)
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        told = json.loads(raw)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}

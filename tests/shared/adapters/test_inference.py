@@ -1,0 +1,228 @@
+"""Requests to endpoints of both clouds, against servers that check the proof and answer as the clouds do."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from shared.adapters import aws, sigv4
+from shared.adapters.inference import ATTRIBUTES, CloudInference
+from shared.errors import InvalidInputError, UnavailableError
+from shared.settings import Settings
+
+TRACE = {"traceparent": "00-" + "a" * 32 + "-" + "a" * 16 + "-01", "X-Opportune-Timeout": "1.500"}
+
+
+class Seen(NamedTuple):
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Server(ThreadingHTTPServer):
+    """Answers with `reply`: status, body, headers, seconds to wait."""
+
+    daemon_threads = True
+    reply: tuple[int, bytes, dict[str, str], float] = (200, b'{"answer": "42"}', {}, 0.0)
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.seen: list[Seen] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.seen.append(Seen(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+        status, answer, headers, seconds = self.server.reply
+        time.sleep(seconds)
+        self._send(status, answer, headers)
+
+    def do_GET(self) -> None:
+        """A managed identity."""
+        self.server.seen.append(Seen(self.path, {k.lower(): v for k, v in self.headers.items()}, b""))
+        self._send(200, json.dumps({"access_token": "from-entra", "expires_on": time.time() + 3600}).encode(), {})
+
+    def _send(self, status: int, answer: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(answer)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    made = Server()
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "example-secret",
+        "AWS_SESSION_TOKEN": "example-session",
+        "AWS_REGION": "eu-west-1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": made.url,
+        "IDENTITY_ENDPOINT": f"{made.url}/identity",
+        "IDENTITY_HEADER": "proof",
+    }.items():
+        monkeypatch.setenv(name, value)
+    aws.client.cache_clear()
+    sigv4._session.cache_clear()
+    yield made
+    made.shutdown()
+    made.server_close()
+    aws.client.cache_clear()
+    sigv4._session.cache_clear()
+
+
+def sagemaker(server: Server, timeout_s: float = 5.0) -> dict[str, Any]:
+    return CloudInference(Settings()).invoke("sagemaker:opportune-qa", {"question": "why?"}, timeout_s, TRACE)
+
+
+def azureml(server: Server, settings: Settings | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
+    client = CloudInference(settings or Settings())
+    return client.invoke(f"azureml:{server.url}/score", {"question": "why?"}, timeout_s, TRACE)
+
+
+def sdk(server: Server) -> Any:
+    """What boto3 itself would do."""
+    config = Config(retries={"total_max_attempts": 1})
+    return boto3.client("sagemaker-runtime", endpoint_url=server.url, config=config)
+
+
+def test_sagemaker_gets_the_request_that_its_own_sdk_would_send(server: Server) -> None:
+    assert sagemaker(server) == {"answer": "42"}
+    attributes = server.seen[0].headers[ATTRIBUTES.lower()]
+    sdk(server).invoke_endpoint(
+        EndpointName="opportune-qa",
+        Body=server.seen[0].body,
+        ContentType="application/json",
+        Accept="application/json",
+        CustomAttributes=attributes,
+    )
+    ours, theirs = server.seen
+    assert (ours.path, ours.body) == (theirs.path, theirs.body)
+    for name in ("content-type", "accept", ATTRIBUTES.lower(), "x-amz-security-token"):
+        assert ours.headers[name] == theirs.headers[name]
+    # The same scope, and signatures that differ only by the second they were made in.
+    scopes = [seen.headers["authorization"].split(",")[0] for seen in server.seen]
+    assert scopes[0] == scopes[1]
+    assert "/eu-west-1/sagemaker/aws4_request" in scopes[0]
+    assert json.loads(ours.body) == {"question": "why?"}
+
+
+def test_trace_and_deadline_reach_the_container_through_sagemaker(server: Server) -> None:
+    sagemaker(server)
+    attributes = server.seen[0].headers[ATTRIBUTES.lower()]
+    assert f"traceparent={TRACE['traceparent']}" in attributes
+    assert "X-Opportune-Timeout=1.500" in attributes
+
+
+def model_error(status: int, message: str) -> tuple[int, bytes, dict[str, str], float]:
+    """What the SageMaker runtime answers when the container does not say 2xx."""
+    told = {"Code": "ModelError", "Message": "…", "OriginalStatusCode": status, "OriginalMessage": message}
+    return 424, json.dumps(told).encode(), {"x-amzn-ErrorType": "ModelError"}, 0.0
+
+
+def test_a_containers_refusal_is_the_same_error_that_the_sdk_reads(server: Server) -> None:
+    server.reply = model_error(400, '{"error": "the question is empty"}')
+    with pytest.raises(ClientError) as told:
+        sdk(server).invoke_endpoint(EndpointName="opportune-qa", Body=b"{}")
+    assert told.value.response["OriginalStatusCode"] == 400, "the SDK knows the field by this name"
+    with pytest.raises(InvalidInputError, match="the question is empty"):
+        sagemaker(server)
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (model_error(503, "{}"), "HTTP 503"),
+        (model_error(429, "{}"), "HTTP 429"),
+        (model_error(400, "<html>"), "not JSON"),
+        ((400, b'{"Message": "Endpoint opportune-qa not found"}', {}, 0.0), "not found"),
+        ((403, b'{"Message": "not authorized"}', {}, 0.0), "not authorized"),
+        ((424, b"[]", {}, 0.0), "HTTP 424"),
+        ((500, b"", {}, 0.0), "HTTP 500"),
+    ],
+)
+def test_whatever_is_not_the_users_fault_lets_the_other_cloud_answer(
+    server: Server, reply: tuple[int, bytes, dict[str, str], float], words: str
+) -> None:
+    server.reply = reply
+    with pytest.raises(UnavailableError, match=words) as error:
+        sagemaker(server)
+    assert "SageMaker endpoint opportune-qa" in str(error.value)
+
+
+@pytest.mark.parametrize("ask", [sagemaker, azureml])
+def test_no_attempt_outlives_its_deadline_and_none_is_repeated(server: Server, ask: Any) -> None:
+    ask(server)
+    asked = sum(seen.path != "/identity" and bool(seen.body) for seen in server.seen)
+    server.reply = (200, b"{}", {}, 3.0)
+    started = time.monotonic()
+    with pytest.raises(UnavailableError):
+        ask(server, timeout_s=0.2)
+    assert time.monotonic() - started < 2.0
+    assert sum(bool(seen.body) for seen in server.seen) == asked + 1
+
+
+def test_azure_ml_gets_the_identitys_token(server: Server) -> None:
+    assert azureml(server) == {"answer": "42"}
+    identity, scored = server.seen
+    assert "resource=https%3A%2F%2Fml.azure.com" in identity.path
+    assert identity.headers["x-identity-header"] == "proof"
+    assert (scored.path, scored.headers["authorization"]) == ("/score", "Bearer from-entra")
+    assert scored.headers["traceparent"] == TRACE["traceparent"]
+
+
+def test_a_static_token_spares_the_identity(server: Server) -> None:
+    azureml(server, Settings(azureml_token="static"))
+    (scored,) = server.seen
+    assert scored.headers["authorization"] == "Bearer static"
+
+
+def test_what_the_azure_ml_container_says_is_told_apart_from_what_azure_says(server: Server) -> None:
+    server.reply = (424, b'{"error": "too long"}', {"ms-azureml-model-error-statuscode": "400"}, 0.0)
+    with pytest.raises(InvalidInputError, match="too long"):
+        azureml(server)
+    server.reply = (424, b"{}", {"ms-azureml-model-error-statuscode": "503"}, 0.0)
+    with pytest.raises(UnavailableError, match="HTTP 503"):
+        azureml(server)
+    server.reply = (401, b'{"message": "token expired"}', {}, 0.0)
+    with pytest.raises(UnavailableError, match="token expired") as error:
+        azureml(server)
+    assert "from-entra" not in str(error.value)
+
+
+def test_a_plain_address_is_asked_without_any_credential(server: Server) -> None:
+    CloudInference(Settings(azureml_token="static")).invoke(f"{server.url}/predict", {}, 5.0, {})
+    assert "authorization" not in server.seen[0].headers
+
+
+def test_without_a_region_or_credentials_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    sigv4._session.cache_clear()
+    with pytest.raises(UnavailableError, match="set AWS_REGION"):
+        sigv4.signed("GET", "http://x/", b"", {}, service="aps")
+    with pytest.raises(UnavailableError, match="no credentials"):
+        sigv4.signed("GET", "http://x/", b"", {}, service="aps", region="eu-west-1")
+    sigv4._session.cache_clear()
