@@ -1,6 +1,7 @@
 """Retrain policies over drift families and cost ratios: J/J*, retrains, quality.
 
     python -m benchmarks.decision [--per-family 40] [--policy NAME|FILE.onnx]... [--ablations] [--json FILE]
+                                  [--add EARLIER.json]
 
 The traces are the project's own test set (seeds that nothing is trained or tuned on; families marked * are not
 trained on at all) and the real matrices, each at three prices. Intervals are 95 %, stratified bootstrap over traces.
@@ -9,13 +10,14 @@ trained on at all) and the real matrices, each at three prices. Intervals are 95
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,11 +27,12 @@ from benchmarks.ablations import ABLATIONS, Ablated
 from benchmarks.intervals import bootstrap, interquartile_mean
 from policy.rivals.registry import RIVALS
 from policy.rivals.tuning import ratio_of
-from policy.training.backtest import Run, check_policy, decider_for, run_one
+from policy.training.backtest import check_policy, decider_for, run_one
 from policy.training.generators import FAMILIES, HELD_OUT, generate
 from policy.training.replay import replay
 from policy.training.score import oracle, run_cost
 from policy.training.trace import Trace, load
+from shared.errors import InvalidInputError
 
 FIRST_SEED: Final = 900_000
 REAL: Final = Path(__file__).parents[1] / "policy" / "training" / "real"
@@ -41,6 +44,18 @@ BUCKETS: Final = ("below 2", "2 to 8", "8 to 30", "above 30")
 SLOW: Final = ("upf",)
 
 Job = tuple[str, str, int]  # (family, file or "", seed)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured on one trace: policy -> [J/J*, retrains, mean quality, microseconds per decision]."""
+
+    family: str
+    file: str
+    seed: int
+    cost_ratio: float
+    oracle_retrains: int
+    runs: dict[str, list[float]]
 
 
 def jobs_of(per_family: int) -> list[Job]:
@@ -62,95 +77,93 @@ def trace_of(job: Job) -> Trace:
     )
 
 
-def run_job(job: Job, policies: Sequence[str]) -> tuple[Job, float, list[Run], int]:
-    """(job, cost ratio, runs, retrains of the oracle)."""
+def run_job(job: Job, policies: Sequence[str]) -> Row:
+    """Every policy on one trace."""
     trace = trace_of(job)
     best = oracle(trace)
-    runs = []
+    runs = {}
     for policy in policies:
         name, _, ablation = policy.partition("@")
         if ablation:
-            decisions = replay(trace, Ablated(decider_for(name, trace), ablation), job[2])
-            score = run_cost(trace, decisions)
-            runs.append(
-                Run(
-                    trace.name,
-                    policy,
-                    job[2],
-                    tuple(decisions),
-                    score.cost_usd,
-                    best[0],
-                    score.retrains,
-                    score.mean_quality,
-                    0.0,
-                )
-            )
+            score = run_cost(trace, replay(trace, Ablated(decider_for(name, trace), ablation), job[2]))
+            runs[policy] = [score.cost_usd / best[0], score.retrains, score.mean_quality, 0.0]
         else:
-            runs.append(run_one(trace, trace.name, policy, job[2], best))
-    return job, ratio_of(trace), runs, sum(action > 0 for action in best[1])
+            run = run_one(trace, trace.name, policy, job[2], best)
+            runs[policy] = [run.ratio, run.retrains, run.mean_quality, 1e6 * run.seconds_per_decision]
+    return Row(job[0], Path(job[1]).name, job[2], ratio_of(trace), sum(action > 0 for action in best[1]), runs)
 
 
-def measure(
-    policies: Sequence[str], per_family: int, workers: int, progress: Callable[[int, int], None]
-) -> list[tuple[Job, float, list[Run], int]]:
+def measure(policies: Sequence[str], per_family: int, workers: int, progress: Callable[[int, int], None]) -> list[Row]:
     """Run everything; in the order of the jobs."""
     jobs = jobs_of(per_family)
-    results = []
+    rows = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for result in pool.map(run_job, jobs, [policies] * len(jobs), chunksize=4):
-            results.append(result)
-            progress(len(results), len(jobs))
-    return results
+        for row in pool.map(run_job, jobs, [policies] * len(jobs), chunksize=4):
+            rows.append(row)
+            progress(len(rows), len(jobs))
+    return rows
 
 
-def summary(results: Sequence[tuple[Job, float, list[Run], int]]) -> dict[str, Any]:
+def merged(rows: Sequence[Row], earlier: Path) -> list[Row]:
+    """The rows that an earlier measurement has too, with its runs added; what was measured now wins."""
+    before = {(r["family"], r["file"], r["seed"]): r for r in json.loads(earlier.read_text())["rows"]}
+    result = []
+    for row in rows:
+        known = before.get((row.family, row.file, row.seed))
+        if known is None:
+            continue
+        if abs(known["cost_ratio"] - row.cost_ratio) > 1e-6 * row.cost_ratio:
+            raise InvalidInputError(f"{earlier}: was measured on other traces of these names; measure again")
+        result.append(dataclasses.replace(row, runs={**known["runs"], **row.runs}))
+    print(f"{len(result)} of {len(rows)} traces are in {earlier}", file=sys.stderr)
+    return result
+
+
+def summary(rows: Sequence[Row]) -> dict[str, Any]:
     """Per policy: over everything generated, per family, per bucket; gap closed against the best rule."""
-    families = [job[0] for job, *_ in results]
-    ratios = np.array([ratio for _, ratio, *_ in results])
-    buckets = [BUCKETS[int(np.searchsorted(EDGES, ratio, side="right"))] for ratio in ratios]
-    planned = np.array([count for *_, count in results])
-    generated = np.array([family != "real" for family in families])
-    policies = [run.policy for run in results[0][2]]
-    document: dict[str, Any] = {"traces": len(results), "policies": {}}
-    for index, policy in enumerate(policies):
-        runs = [result[2][index] for result in results]
-        values = np.array([run.ratio for run in runs])
-        retrains = np.array([run.retrains for run in runs])
-        quality = np.array([run.mean_quality for run in runs])
-
-        def part(mask: Any) -> dict[str, Any]:
-            chosen = values[mask]  # noqa: B023
-            strata = [family for family, kept in zip(families, mask, strict=True) if kept]
-            return {
-                "mean": float(chosen.mean()),
-                "iqm": float(interquartile_mean(chosen)),
-                "interval": bootstrap(chosen, strata),
-                "retrains": float(retrains[mask].mean()),  # noqa: B023
-                "oracle_retrains": float(planned[mask].mean()),
-                "quality": float(quality[mask].mean()),  # noqa: B023
-                "traces": int(mask.sum()),
-            }
-
-        labels, names = np.array(families), np.array(buckets)
-        document["policies"][policy] = {
-            "all": part(generated),
-            "families": {family: part(labels == family) for family in dict.fromkeys(families)},
-            "buckets": {bucket: part(generated & (names == bucket)) for bucket in BUCKETS if (names == bucket).any()},
-            "microseconds": 1e6 * float(np.mean([run.seconds_per_decision for run in runs])),
+    families = np.array([row.family for row in rows])
+    buckets = np.array([BUCKETS[int(np.searchsorted(EDGES, row.cost_ratio, side="right"))] for row in rows])
+    planned = np.array([row.oracle_retrains for row in rows])
+    generated = families != "real"
+    table: dict[str, Any] = {}
+    for policy in rows[0].runs:
+        values, retrains, quality, micros = np.array([row.runs[policy] for row in rows], dtype=np.float64).T
+        columns = (values, retrains, planned, quality)
+        table[policy] = {
+            "all": _part(generated, families, columns),
+            "families": {family: _part(families == family, families, columns) for family in dict.fromkeys(families)},
+            "buckets": {
+                bucket: _part(generated & (buckets == bucket), families, columns)
+                for bucket in BUCKETS
+                if (generated & (buckets == bucket)).any()
+            },
+            "microseconds": float(micros.mean()),
         }
-    rules = {p: v["all"]["mean"] for p, v in document["policies"].items() if p in RIVALS}
+    rules = {policy: entry["all"]["mean"] for policy, entry in table.items() if policy in RIVALS}
     if rules:
         best = min(rules, key=lambda name: rules[name])
-        document["best_rule"] = best
-        for entry in document["policies"].values():
+        for entry in table.values():
             entry["gap_closed"] = (rules[best] - entry["all"]["mean"]) / (rules[best] - 1.0)
-    return document
+    return table
 
 
-def show(document: dict[str, Any]) -> None:
+def _part(mask: Any, families: Any, columns: tuple[Any, Any, Any, Any]) -> dict[str, Any]:
+    values, retrains, planned, quality = (column[mask] for column in columns)
+    return {
+        "mean": float(values.mean()),
+        "iqm": float(interquartile_mean(values)),
+        "interval": bootstrap(values, list(families[mask])),
+        "retrains": float(retrains.mean()),
+        "oracle_retrains": float(planned.mean()),
+        "quality": float(quality.mean()),
+        "traces": len(values),
+    }
+
+
+def show(table: dict[str, Any]) -> None:
     """The tables in Markdown, best policy first."""
-    policies = sorted(document["policies"].items(), key=lambda item: item[1]["all"]["mean"])
+    policies = sorted(table.items(), key=lambda item: item[1]["all"]["mean"])
     first = next(iter(policies))[1]
     print("| policy | mean J/J* | interval | IQM | interval | retrains | quality | gap closed | µs |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -185,6 +198,7 @@ def main() -> None:
     parser.add_argument("--slow", action="store_true", help="with the rivals that take seconds a trace")
     parser.add_argument("--ablations", action="store_true", help="ppo with one thing taken away, each")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--add", type=Path, help="JSON of an earlier run on the same traces: its policies too")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     default = [*(name for name in RIVALS if args.slow or name not in SLOW), "ppo", "ppo-paper"]
@@ -199,10 +213,13 @@ def main() -> None:
         if done % 20 == 0 or done == of:
             print(f"{done}/{of} traces", file=sys.stderr, flush=True)
 
-    document = summary(measure(policies, args.per_family, args.workers, progress))
-    show(document)
+    rows = measure(policies, args.per_family, args.workers, progress)
+    if args.add:
+        rows = merged(rows, args.add)
+    table = summary(rows)
+    show(table)
     if args.json:
-        args.json.write_text(json.dumps(document))
+        args.json.write_text(json.dumps({"policies": table, "rows": [dataclasses.asdict(row) for row in rows]}))
 
 
 if __name__ == "__main__":
