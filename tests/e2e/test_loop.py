@@ -59,7 +59,7 @@ class Run(NamedTuple):
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """One short drift, from the first question to the report."""
     out = tmp_path_factory.mktemp("demo")
-    process = start(out, "--scenario", "drift", "--minutes", "60", "--speed", "30", "--seed", "7", "--json")
+    process = start(out, "--scenario", "drift", "--minutes", "50", "--speed", "20", "--seed", "7", "--json")
     seen = 0
     while process.poll() is None and seen < MANY:
         seen = max(seen, len(left_over(out)))
