@@ -62,7 +62,14 @@ class Recipe:
 
 PRESETS: Final[dict[str, Recipe]] = {
     "ppo-paper": Recipe(
-        steps=3_000_000, traces=1400, spread=CHEAP, services=256, n_steps=64, minibatches=8, clone_steps=400_000
+        steps=1_500_000,
+        traces=400,
+        spread=CHEAP,
+        services=512,
+        n_steps=32,
+        minibatches=4,
+        epochs=4,
+        clone_steps=200_000,
     ),
     "ppo": Recipe(
         observation="multistream",
