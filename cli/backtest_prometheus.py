@@ -5,20 +5,26 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from shared.errors import InvalidInputError
 
+_AGO: Final = re.compile(r"(\d+)([mhdw])")
+_SECONDS: Final = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+
 
 def parse_time(text: str, option: str) -> float:
-    """POSIX seconds of an ISO date or date-time; UTC where it names no zone."""
+    """POSIX seconds of an ISO date or date-time (UTC where it names no zone), or of a time ago: 7d, 12h, 30m, 2w."""
+    if ago := _AGO.fullmatch(text.strip()):
+        return dt.datetime.now(dt.UTC).timestamp() - float(ago[1]) * _SECONDS[ago[2]]
     try:
         at = dt.datetime.fromisoformat(text)
     except ValueError as exc:
-        raise InvalidInputError(f"{option} {text!r}: not a time; write 2026-05-01 or 2026-05-01T08:00") from exc
+        raise InvalidInputError(f"{option} {text!r}: not a time; write 2026-05-01, 2026-05-01T08:00 or 7d") from exc
     return (at if at.tzinfo else at.replace(tzinfo=dt.UTC)).timestamp()
 
 
@@ -38,7 +44,7 @@ def report(
     from shared.settings import Settings
 
     if since is None:
-        raise InvalidInputError("--prometheus needs --since, e.g. --since 2026-05-01")
+        raise InvalidInputError("--prometheus needs --since, e.g. --since 7d or --since 2026-05-01")
     start_s = parse_time(since, "--since")
     end_s = parse_time(until, "--until") if until else dt.datetime.now(dt.UTC).timestamp()
     if start_s >= end_s:
@@ -48,7 +54,8 @@ def report(
         check_policy(policy)
     settings = Settings.from_env(os.environ)
     step = float(step_s) if step_s else step_seconds(end_s - start_s, settings.slot_seconds)
-    window = PrometheusMetrics(url, settings.service, settings.prometheus_token).window(start_s, end_s, step)
+    source = PrometheusMetrics(url, settings.service, settings.prometheus_token, settings.prometheus_auth)
+    window = source.window(start_s, end_s, step)
     result = answer(history_of_window(window, settings), policies, seed)
     document = _document(result, grid_of(window)[0], step)
     if as_json:

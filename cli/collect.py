@@ -47,7 +47,8 @@ def collect(url: str, since: str, until: str | None, step_s: float | None, servi
     end_s = parse_time(until, "--until") if until else dt.datetime.now(dt.UTC).timestamp()
     if end_s - start_s < step:
         raise InvalidInputError(f"--since {since} is not a step of {step:g} s before --until {until or 'now'}")
-    window = PrometheusMetrics(url, name, settings.prometheus_token).window(start_s, end_s, step)
+    source = PrometheusMetrics(url, name, settings.prometheus_token, settings.prometheus_auth)
+    window = source.window(start_s, end_s, step)
     grid = end_s - step * np.arange(int((end_s - start_s) / step), -1, -1, dtype=np.float64)
     columns: dict[str, Any] = {"time_s": grid}
     for metric in METRICS:

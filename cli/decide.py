@@ -35,7 +35,9 @@ def decide(url: str | None, name: str | None, service: str | None, as_json: bool
     settings = msgspec.structs.replace(settings, **{k: v for k, v in given.items() if v is not None})
     policy = live_policy(settings.policy, settings.static_every_slots)
     now_s = time.time()
-    source = PrometheusMetrics(settings.prometheus_url, settings.service, settings.prometheus_token)
+    source = PrometheusMetrics(
+        settings.prometheus_url, settings.service, settings.prometheus_token, settings.prometheus_auth
+    )
     window: MetricWindow | MetricsError
     try:
         window = source.window(now_s - settings.window_slots * settings.slot_seconds, now_s, settings.slot_seconds)

@@ -85,7 +85,7 @@ def deps(cloud: Cloud) -> Deps:
 def _metrics(cfg: Settings) -> MetricsSource:
     from shared.adapters.prometheus import PrometheusMetrics
 
-    return PrometheusMetrics(cfg.prometheus_url, cfg.service, cfg.prometheus_token)
+    return PrometheusMetrics(cfg.prometheus_url, cfg.service, cfg.prometheus_token, cfg.prometheus_auth)
 
 
 def _policy(cfg: Settings) -> Policy:

@@ -28,6 +28,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     time_scale: Positive = 1.0  # simulated seconds per real second; 1 outside demos. Costs are of simulated time
     # --- metrics
     prometheus_url: str = "http://127.0.0.1:9090"
+    prometheus_auth: Literal["none", "bearer", "sigv4"] = "bearer"  # sigv4: Amazon Managed Service for Prometheus
     prometheus_token: str = ""
     pushgateway_url: str = ""
     window_slots: Annotated[int, Meta(ge=3)] = 32

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from typing import Any, Final
+import re
+from typing import Any, Final, Literal
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import requests
 from prometheus_api_client import PrometheusConnect
@@ -12,21 +14,33 @@ from prometheus_api_client.exceptions import PrometheusApiClientException
 from urllib3.util.retry import Retry
 
 from shared.contracts import MetricWindow, Series
-from shared.errors import MetricsUnavailableError
+from shared.errors import MetricsUnavailableError, UnavailableError
 from shared.queries import METRICS, query
 
 #: Prometheus refuses queries of more than 11,000 points
 _MOST_POINTS: Final = 10_000
+#: where Amazon's managed Prometheus answers; its region need not be the function's
+_AMAZON: Final = re.compile(r"^aps-workspaces[\w-]*\.([a-z0-9-]+)\.")
 
 
 class PrometheusMetrics:
     """MetricsSource over prometheus-api-client. Nothing is contacted before the first window."""
 
-    def __init__(self, url: str, service: str, token: str = "", timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        service: str,
+        token: str = "",
+        auth: Literal["none", "bearer", "sigv4"] = "bearer",
+        timeout_s: float = 5.0,
+    ) -> None:
         self._url, self._service, self._timeout_s = url.rstrip("/"), service, timeout_s
-        headers = {"Authorization": f"Bearer {token}"} if token else None
+        headers = {"Authorization": f"Bearer {token}"} if token and auth == "bearer" else None
+        signature: Any = _Signature() if auth == "sigv4" else None
         retry = Retry(total=1, backoff_factor=0.2, status_forcelist=(502, 503, 504), raise_on_status=False)
-        self._client = PrometheusConnect(self._url, headers=headers, retry=retry, timeout=math.ceil(timeout_s))
+        self._client = PrometheusConnect(
+            self._url, headers=headers, auth=signature, retry=retry, timeout=math.ceil(timeout_s)
+        )
 
     def window(self, start_s: float, end_s: float, step_s: float) -> MetricWindow:
         """Every metric over [start_s, end_s], one point per step; a metric without samples has an empty series.
@@ -65,9 +79,28 @@ class PrometheusMetrics:
             points = [(float(at), float(value)) for at, value in result[0]["values"]] if result else []
         except (PrometheusApiClientException, requests.RequestException) as exc:
             raise MetricsUnavailableError(self._url, _short(exc)) from exc
+        except UnavailableError as exc:  # no identity to sign with
+            raise MetricsUnavailableError(self._url, str(exc)) from exc
         except (KeyError, TypeError, ValueError) as exc:
             raise MetricsUnavailableError(self._url, f"not a Prometheus answer: {_short(exc)}") from exc
         return [(at, value) for at, value in points if math.isfinite(value)]
+
+
+class _Signature(requests.auth.AuthBase):
+    """Signs each request with this process's AWS identity."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        from shared.adapters.sigv4 import signed
+
+        assert request.method and request.url, "requests prepared it"
+        address, _, query = request.url.partition("?")
+        # AWS signs a space as %20, requests writes it as a plus.
+        fields = urlencode(parse_qsl(query, keep_blank_values=True), quote_via=quote, safe="-_.~")
+        request.url = f"{address}?{fields}" if fields else address
+        found = _AMAZON.match(urlsplit(address).hostname or "")
+        region = found.group(1) if found else ""
+        request.headers.update(signed(request.method, request.url, b"", {}, service="aps", region=region))
+        return request
 
 
 def _short(exc: Exception) -> str:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qsl, quote
 
 import pytest
+import requests
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from local.supervisor import tool
-from shared.adapters.prometheus import PrometheusMetrics
+from shared.adapters import sigv4
+from shared.adapters.prometheus import PrometheusMetrics, _Signature
 from shared.errors import MetricsUnavailableError
+from shared.queries import METRICS
 
 EXPOSED = """# TYPE llm_bleu gauge
 llm_bleu{service="qa",cloud="aws",model_version="v1"} 0.75
@@ -144,3 +153,90 @@ def test_every_bad_answer_is_one_clear_error(status: int, body: str, told: str) 
         server.shutdown()
     assert Bad.seen["Authorization"] == "Bearer secret-token"
     assert "secret-token" not in str(failure.value)
+
+
+class Amazon(Answer):
+    """Answers only a request whose signature it computes itself, from what arrived and the key it shares."""
+
+    secret = "example-secret"
+    scopes: list[str]
+
+    def do_GET(self) -> None:
+        given = self.headers["Authorization"] or ""
+        scope = re.search(r"Credential=AKIDEXAMPLE/([^,]+), SignedHeaders=([^,]+), Signature=(\w+)", given)
+        path, _, query = self.path.partition("?")
+        # the form that AWS documents: decoded, encoded again with only A-Za-z0-9-_.~ kept, sorted
+        pairs = sorted((quote(k, safe="-_.~"), quote(v, safe="-_.~")) for k, v in parse_qsl(query))
+        ok = False
+        if scope:
+            named = scope.group(2).split(";")
+            lines = [f"{name}:{' '.join((self.headers[name] or '').split())}" for name in named]
+            body = hashlib.sha256(b"").hexdigest()
+            canonical = "\n".join(
+                ["GET", path, "&".join(f"{k}={v}" for k, v in pairs), *lines, "", scope.group(2), body]
+            )
+            request = AWSRequest("GET", f"http://{self.headers['Host']}{self.path}")
+            request.context["timestamp"] = self.headers["X-Amz-Date"]
+            signer = SigV4Auth(Credentials("AKIDEXAMPLE", self.secret), "aps", scope.group(1).split("/")[1])
+            ok = signer.signature(signer.string_to_sign(request, canonical), request) == scope.group(3)
+            type(self).scopes.append(scope.group(1))
+        self.status, self.body = (200, '{"status": "success", "data": {"result": []}}') if ok else (403, "{}")
+        super().do_GET()
+
+
+@pytest.fixture
+def amazon(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": Amazon.secret,
+        "AWS_SESSION_TOKEN": "example-session",
+        "AWS_REGION": "eu-central-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    sigv4._session.cache_clear()
+    Amazon.scopes = []
+    server = serve(Amazon)
+    yield f"http://127.0.0.1:{server.server_address[1]}/workspaces/ws-1"
+    server.shutdown()
+    sigv4._session.cache_clear()
+
+
+def test_amazons_prometheus_accepts_the_signature_of_every_query(amazon: str) -> None:
+    window = PrometheusMetrics(amazon, "qa", auth="sigv4").window(0, 60, 60)
+    assert set(window.series) == set(METRICS)
+    assert len(Amazon.scopes) == len(METRICS)
+    assert {scope.split("/", 1)[1] for scope in Amazon.scopes} == {"eu-central-1/aps/aws4_request"}
+    assert Amazon.seen["X-Amz-Security-Token"] == "example-session"
+
+
+def test_a_wrong_key_is_refused_and_never_shown(amazon: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-secret")
+    with pytest.raises(MetricsUnavailableError, match="403") as failure:
+        PrometheusMetrics(amazon, "qa", auth="sigv4").window(0, 60, 60)
+    assert "secret" not in str(failure.value)
+
+
+def test_the_workspaces_region_counts_not_the_functions(amazon: str) -> None:
+    url = "https://aps-workspaces.us-west-2.amazonaws.com/workspaces/ws-1/api/v1/query"
+    request = requests.Request("GET", url, params={"query": "up or vector(1)"}).prepare()
+    signed = _Signature()(request)
+    assert "/us-west-2/aps/aws4_request" in signed.headers["Authorization"]
+    assert signed.url == f"{url}?query=up%20or%20vector%281%29"
+
+
+def test_without_an_identity_it_says_what_to_do(amazon: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(MetricsUnavailableError, match="set AWS_REGION"):
+        PrometheusMetrics(amazon, "qa", auth="sigv4").window(0, 60, 60)
+
+
+def test_auth_none_sends_no_token() -> None:
+    server = serve(type("Plain", (Answer,), {"body": '{"data": {"result": []}}'}))
+    try:
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        PrometheusMetrics(url, "qa", token="secret-token", auth="none").window(0, 60, 60)
+    finally:
+        server.shutdown()
+    seen: dict[str, str] = server.RequestHandlerClass.seen  # type: ignore[attr-defined]
+    assert "Authorization" not in seen
