@@ -36,7 +36,7 @@ PANELS = 6
     help="Where to draw quality and decisions over time (not with --json).",
 )
 @click.option("--prometheus", metavar="URL", help="Backtest on this Prometheus' history instead of trace files.")
-@click.option("--since", help="Start of the history, e.g. 2026-05-01 or 2026-05-01T08:00 (UTC).")
+@click.option("--since", help="Start of the history: 7d (ago), 2026-05-01 or 2026-05-01T08:00 (UTC).")
 @click.option("--until", help="End of the history; default: now.")
 @click.option(
     "--step", "step_s", type=click.IntRange(min=1), help="Seconds per step of the history; default: by length."
@@ -57,7 +57,7 @@ def backtest(
 
     Example: opportune backtest traces/*.npz --policy ppo --policy cusum --policy never
 
-    Example: opportune backtest --prometheus http://localhost:9090 --since 2026-05-01
+    Example: opportune backtest --prometheus http://localhost:9090 --since 7d
 
     For your own history, prices, training times and the worth of quality are the OPPORTUNE_ settings of the service.
     """

@@ -41,9 +41,16 @@ def service(noise_sd: float = 0.01, per_step: float = 0.003, seed: int = 0) -> H
 def test_the_fitted_matrix_is_the_world_that_made_the_history() -> None:
     trace = fit(service()).trace()
     i, j = np.triu_indices(STEPS)
+    seen = j - i <= 60  # older than that no model of the history became
+    i, j = i[seen], j[seen]
     truth = 0.8 - 0.003 * (j - i)
     assert np.abs(trace.quality[i, j] - truth).mean() < 0.02
     assert np.isnan(trace.quality[5, 4])
+
+
+def test_what_was_never_seen_is_not_believed() -> None:
+    trace = fit(service()).trace(beyond=0.25)
+    assert trace.quality[0, -1] > 0.8 - 1.3 * 0.003 * 64  # a model lost 64 steps' worth at most
 
 
 def test_noise_does_not_pass_for_drift() -> None:
