@@ -31,8 +31,9 @@ MOUNTED_AT: Final = {"aws": "/var/task", "azure": "/home/site/wwwroot"}
 #: megabytes, 10^6 bytes: well below the clouds' own limits, so that growth is noticed here first
 LIMITS_MB: Final = {"aws": 110.0, "aws zip": 45.0, "azure": 120.0}
 PROJECT: Final = ("functions", "policy", "shared")
-#: project folders that the functions of a cloud never import
-LEFT_OUT: Final = {"aws": ("functions/azure", "policy/training"), "azure": ("functions/aws", "policy/training")}
+#: what the functions of a cloud never import: beginnings of paths
+_OFFLINE: Final = ("policy/training/", "policy/rivals/amuse", "policy/rivals/tuning.py")
+LEFT_OUT: Final = {"aws": ("functions/azure/", *_OFFLINE), "azure": ("functions/aws/", *_OFFLINE)}
 ROOT_FILES: Final = {"aws": (), "azure": ("function_app.py", "host.json")}
 SUFFIXES: Final = (".py", ".onnx", ".json")
 #: the oldest time a zip can hold, so that every build has it
@@ -85,7 +86,7 @@ def build(cloud: str, arch: str, out: Path) -> Path:
     for pattern in trim(site):
         print(f"opportune: {cloud}: {pattern} in infra/trim.py matches nothing any more", file=sys.stderr)
     _copy_project(work, cloud)
-    _compile(compiler, work, MOUNTED_AT[cloud])
+    compile_modules(compiler, work, MOUNTED_AT[cloud])
     shutil.rmtree(final, ignore_errors=True)
     work.rename(final)
     return final
@@ -109,18 +110,22 @@ def _install(site: Path, lock: Path, machine: str) -> None:
 
 
 def _copy_project(work: Path, cloud: str) -> None:
-    left_out = tuple(f"{folder}/" for folder in LEFT_OUT[cloud])
     sources = [path for package in PROJECT for path in sorted((ROOT / package).rglob("*")) if path.is_file()]
     sources += [ROOT / name for name in ROOT_FILES[cloud]]
     for source in sources:
         name = source.relative_to(ROOT).as_posix()
-        if source.suffix in SUFFIXES and "__pycache__" not in source.parts and not name.startswith(left_out):
+        if source.suffix in SUFFIXES and "__pycache__" not in source.parts and not name.startswith(LEFT_OUT[cloud]):
             target = work / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
 
 
-def _compile(python: str, work: Path, mounted_at: str) -> None:
+def compile_modules(python: str, work: Path, mounted_at: str) -> None:
+    """Compile every module below `work`, with the paths it will have where it is mounted.
+
+    Raises:
+        PackageError: a module does not compile.
+    """
     command = [python, "-m", "compileall", "-q", "-j", "1", "--invalidation-mode", "unchecked-hash"]
     # One fixed hash seed: the order inside compiled sets follows it, and the bytes must be the same every time.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
