@@ -14,11 +14,22 @@ class Clock(Protocol):
     def __call__(self) -> float: ...
 
 
+class Served(NamedTuple):
+    """What the metrics say of one cloud's serving containers."""
+
+    latency_s: float | None  # mean over the last two slots; None without requests
+    seen_s: float | None  # when they were last scraped; None when that is too long ago to know
+
+
 class MetricsSource(Protocol):
     """Live metrics of a service."""
 
     def window(self, start_s: float, end_s: float, step_s: float) -> MetricWindow:
         """Raises MetricsError when the metrics cannot be had; a metric without samples has an empty series."""
+        ...
+
+    def served(self, now_s: float, step_s: float) -> dict[Cloud, Served]:
+        """Each cloud that has samples. Raises MetricsError when the metrics cannot be had."""
         ...
 
 

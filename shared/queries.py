@@ -29,8 +29,31 @@ METRICS: Final[dict[str, str]] = {
     "static_retrains": 'sum(llm_static_retrain_total{service="$service"})',
 }
 
+#: how many decision slots back a cloud's last sign of life is looked for; before that, its silence proves nothing
+SEEN_SLOTS: Final = 1000
+
+#: what routers start from, one value per cloud: the mean latency, and when its serving was last scraped
+BY_CLOUD: Final[dict[str, str]] = {
+    "latency": (
+        'sum by (cloud) (rate(llm_request_latency_seconds_sum{service="$service"}[$range]))'
+        ' / sum by (cloud) (rate(llm_request_latency_seconds_count{service="$service"}[$range]))'
+    ),
+    "seen": 'max by (cloud) (max_over_time(timestamp(llm_memory_usage_ratio{service="$service"})[$seen:$step]))',
+}
+
 
 def query(metric: str, service: str, step_s: float) -> str:
     """The PromQL of a metric for one service; rates look back over two decision slots."""
-    range_ms = max(1, math.ceil(2_000.0 * step_s))
-    return METRICS[metric].replace("$service", service).replace("$range", f"{range_ms}ms")
+    return _filled(METRICS[metric], service, step_s)
+
+
+def query_by_cloud(metric: str, service: str, step_s: float) -> str:
+    """The PromQL of one of BY_CLOUD."""
+    return _filled(BY_CLOUD[metric], service, step_s)
+
+
+def _filled(promql: str, service: str, step_s: float) -> str:
+    spans = {"$range": 2.0 * step_s, "$seen": SEEN_SLOTS * step_s, "$step": step_s}
+    for name, seconds in spans.items():
+        promql = promql.replace(name, f"{max(1, math.ceil(1000.0 * seconds))}ms")
+    return promql.replace("$service", service)

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
 from functions.usecases.deps import Deps
-from shared.contracts import Endpoint, RouteTable, new_trace_id
+from shared.contracts import Cloud, Endpoint, RouteTable, new_trace_id
 from shared.errors import ModelError, UnavailableError
-from shared.ports import CloudServices
+from shared.ports import CloudServices, Served
 
 log = logging.getLogger("opportune.functions.routes")
 
+#: a serving container that was not scraped for less than this may merely be busy, however short the slots are
+SHORTEST_SILENCE_S: Final = 60.0
+
 
 def publish_routes(
-    deps: Deps, now_s: float, *, trace_id: str | None = None, heartbeat: bool = False
+    deps: Deps,
+    now_s: float,
+    *,
+    trace_id: str | None = None,
+    heartbeat: bool = False,
+    served: Mapping[Cloud, Served] | None = None,
 ) -> RouteTable | None:
     """Publish the endpoints as they are; with `heartbeat`, this cloud says that its scheduler is alive.
+
+    `served` is what the metrics say of them, for routers that have measured nothing yet; without it the last known
+    latency stays. It goes out with the next heartbeat and is no change of its own.
 
     Returns the table, or None when nothing was worth writing.
     """
@@ -30,12 +43,13 @@ def publish_routes(
                 tables.append(found)
     last = max(tables, key=lambda table: (table.epoch, table.heartbeat_s), default=None)
     before = {endpoint.cloud: endpoint for endpoint in last.endpoints} if last else {}
+    silent = _silent(deps, served or {}, now_s)
     endpoints = tuple(
-        endpoint
+        _measured(endpoint, before.get(services.cloud), (served or {}).get(services.cloud), services.cloud in silent)
         for services in deps.clouds.values()
         if (endpoint := _endpoint(services, before.get(services.cloud))) is not None
     )
-    changed = last is None or endpoints != last.endpoints
+    changed = last is None or _faces(endpoints) != _faces(last.endpoints)
     if not endpoints or not (changed or heartbeat):
         return None
     table = RouteTable(
@@ -73,3 +87,21 @@ def _endpoint(services: CloudServices, before: Endpoint | None) -> Endpoint | No
     except (UnavailableError, ModelError) as exc:
         log.warning("endpoint does not answer", extra={"action": "route", "cloud": services.cloud, "reason": str(exc)})
         return msgspec.structs.replace(before, healthy=False) if before else None
+
+
+def _silent(deps: Deps, served: Mapping[Cloud, Served], now_s: float) -> set[Cloud]:
+    """Clouds whose containers were not scraped for long, while another one's were: then it is not Prometheus."""
+    cfg = deps.settings
+    patience_s = max(SHORTEST_SILENCE_S, cfg.max_metric_age_slots * cfg.slot_seconds)
+    ages_s = {cloud: now_s - told.seen_s for cloud, told in served.items() if told.seen_s is not None}
+    return {cloud for cloud, age_s in ages_s.items() if age_s > patience_s >= min(ages_s.values())}
+
+
+def _measured(endpoint: Endpoint, before: Endpoint | None, told: Served | None, silent: bool) -> Endpoint:
+    latency_s = told.latency_s if told and told.latency_s is not None else before.latency_s if before else None
+    return msgspec.structs.replace(endpoint, healthy=endpoint.healthy and not silent, latency_s=latency_s)
+
+
+def _faces(endpoints: tuple[Endpoint, ...]) -> list[Endpoint]:
+    """The endpoints without what changes all the time."""
+    return [msgspec.structs.replace(endpoint, latency_s=None) for endpoint in endpoints]

@@ -25,6 +25,7 @@ from shared.contracts import (
 )
 from shared.errors import MetricsError, UnavailableError
 from shared.logs import about
+from shared.ports import Served
 from shared.settings import Settings
 from shared.state import State
 
@@ -43,12 +44,14 @@ def tick(deps: Deps, now_s: float) -> Decision | None:
         return None
     slot_s = slot_of(now_s, cfg.slot_seconds)
     jobs = [_advanced(deps, record, now_s) for record in all_jobs(deps)]
-    publish_routes(deps, now_s, heartbeat=True)
-    decision_id = f"decision-{job_id_for(cfg.service, slot_s)}"
-    decision = state.decision(decision_id)
-    if decision is None:
+    decision = state.decision(f"decision-{job_id_for(cfg.service, slot_s)}")
+    if decision is not None:
+        publish_routes(deps, now_s, heartbeat=True)
+    else:
+        window, served = _observed(deps, now_s)
+        publish_routes(deps, now_s, heartbeat=True, served=served)
         jobs += _unclaimed(deps, jobs, slot_s, now_s)
-        decision = _record(deps, _decide(deps, tuple(jobs), slot_s, now_s))
+        decision = _record(deps, _decide(deps, window, tuple(jobs), slot_s, now_s))
     if decision.job_id and decision.job_id not in {record.job.job_id for record in jobs}:
         _enqueue(deps, decision)
     _push(deps, jobs, decision)
@@ -137,14 +140,25 @@ def _unclaimed(deps: Deps, jobs: list[JobRecord], slot_s: float, now_s: float) -
     return found
 
 
-def _decide(deps: Deps, jobs: tuple[JobRecord, ...], slot_s: float, now_s: float) -> Decision:
+def _observed(deps: Deps, now_s: float) -> tuple[MetricWindow | MetricsError, dict[Cloud, Served]]:
+    """What the policy looks at, and what routers start from; metrics that fail are not asked twice."""
     cfg = deps.settings
-    control = State(deps.own.documents).control(cfg.service)
-    window: MetricWindow | MetricsError
     try:
         window = deps.metrics().window(now_s - cfg.window_slots * cfg.slot_seconds, now_s, cfg.slot_seconds)
     except MetricsError as exc:
-        window = exc
+        return exc, {}
+    try:
+        return window, deps.metrics().served(now_s, cfg.slot_seconds)
+    except MetricsError as exc:
+        log.warning("routes without metrics", extra={"action": "route", "reason": str(exc)})
+        return window, {}
+
+
+def _decide(
+    deps: Deps, window: MetricWindow | MetricsError, jobs: tuple[JobRecord, ...], slot_s: float, now_s: float
+) -> Decision:
+    cfg = deps.settings
+    control = State(deps.own.documents).control(cfg.service)
     context = DecisionContext(
         settings=cfg,
         now_s=now_s,

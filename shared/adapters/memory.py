@@ -10,7 +10,7 @@ from typing import Any
 
 from shared.contracts import Cloud, MetricWindow, TrainingJob, encode
 from shared.errors import ConflictError, MetricsError, NotFoundError
-from shared.ports import CloudServices, Document, TrainingStatus
+from shared.ports import CloudServices, Document, Served, TrainingStatus
 
 
 class MemoryDocuments:
@@ -164,12 +164,17 @@ class MemoryMetrics:
     """MetricsSource that answers with a window, or raises what it is given."""
 
     answer: MetricWindow | MetricsError
+    by_cloud: dict[Cloud, Served] = field(default_factory=dict)
 
     def window(self, start_s: float, end_s: float, step_s: float) -> MetricWindow:
         """The prepared answer."""
         if isinstance(self.answer, MetricsError):
             raise self.answer
         return self.answer
+
+    def served(self, now_s: float, step_s: float) -> dict[Cloud, Served]:
+        """The prepared answer."""
+        return self.by_cloud
 
 
 @dataclass

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -13,9 +15,10 @@ from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
 from urllib3.util.retry import Retry
 
-from shared.contracts import MetricWindow, Series
+from shared.contracts import CLOUDS, Cloud, MetricWindow, Series
 from shared.errors import MetricsUnavailableError, UnavailableError
-from shared.queries import METRICS, query
+from shared.ports import Served
+from shared.queries import BY_CLOUD, METRICS, query, query_by_cloud
 
 #: Prometheus refuses queries of more than 11,000 points
 _MOST_POINTS: Final = 10_000
@@ -56,6 +59,23 @@ class PrometheusMetrics:
             series={name: self._series(query(name, self._service, step_s), start_s, end_s, step_s) for name in METRICS},
         )
 
+    def served(self, now_s: float, step_s: float) -> dict[Cloud, Served]:
+        """Each cloud's latency and last sign of life.
+
+        Raises:
+            MetricsUnavailableError: as `window`.
+        """
+        latency, seen = (self._by_cloud(query_by_cloud(name, self._service, step_s), now_s) for name in BY_CLOUD)
+        return {
+            cloud: Served(latency.get(cloud), seen.get(cloud)) for cloud in CLOUDS if cloud in latency or cloud in seen
+        }
+
+    def _by_cloud(self, promql: str, now_s: float) -> dict[str, float]:
+        with self._translated():
+            result: Any = self._client.custom_query(promql, params={"time": f"{now_s:.3f}"})
+            found = {str(entry["metric"].get("cloud", "")): float(entry["value"][1]) for entry in result}
+        return {cloud: value for cloud, value in found.items() if math.isfinite(value)}
+
     def _series(self, promql: str, start_s: float, end_s: float, step_s: float) -> Series:
         """One query, in as many parts as Prometheus allows points."""
         times: list[float] = []
@@ -74,16 +94,22 @@ class PrometheusMetrics:
     def _points(self, promql: str, start_s: float, end_s: float, step_s: float) -> list[tuple[float, float]]:
         # the client rounds to whole seconds; round outwards, so that nothing is lost when slots are short
         start, end = (dt.datetime.fromtimestamp(at, dt.UTC) for at in (math.floor(start_s), math.ceil(end_s)))
-        try:
+        with self._translated():
             result: Any = self._client.custom_query_range(promql, start, end, step=f"{step_s:g}")
             points = [(float(at), float(value)) for at, value in result[0]["values"]] if result else []
+        return [(at, value) for at, value in points if math.isfinite(value)]
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Whatever goes wrong with one query, as one clear error."""
+        try:
+            yield
         except (PrometheusApiClientException, requests.RequestException) as exc:
             raise MetricsUnavailableError(self._url, _short(exc)) from exc
         except UnavailableError as exc:  # no identity to sign with
             raise MetricsUnavailableError(self._url, str(exc)) from exc
-        except (KeyError, TypeError, ValueError) as exc:
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
             raise MetricsUnavailableError(self._url, f"not a Prometheus answer: {_short(exc)}") from exc
-        return [(at, value) for at, value in points if math.isfinite(value)]
 
 
 class _Signature(requests.auth.AuthBase):

@@ -32,7 +32,7 @@ from shared.contracts import (
     encode,
 )
 from shared.errors import MetricsError, NoSamplesError
-from shared.ports import CloudServices
+from shared.ports import CloudServices, Served
 from shared.settings import Settings
 from shared.state import State
 
@@ -90,6 +90,7 @@ class World:
     settings: Settings
     notifier: MemoryNotifier = field(default_factory=MemoryNotifier)
     metrics: MetricWindow | MetricsError | None = None
+    served: dict[Cloud, Served] = field(default_factory=dict)
     policy: Policy = field(default_factory=lambda: load_policy("always"))
 
     def deps(self, cloud: Cloud = "aws", clouds: dict[Cloud, CloudServices] | None = None, **changes: Any) -> Deps:
@@ -98,7 +99,7 @@ class World:
         return Deps(
             settings=settings,
             clouds=clouds or self.clouds,
-            metrics=lambda: MemoryMetrics(answer),
+            metrics=lambda: MemoryMetrics(answer, self.served),
             policy=lambda: self.policy,
             notifier=self.notifier,
         )

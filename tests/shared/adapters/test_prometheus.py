@@ -32,6 +32,9 @@ llm_feedback_window_pairs{service="qa",cloud="aws",model_version="v1"} 30
 llm_feedback_window_pairs{service="qa",cloud="azure",model_version="v1"} 10
 llm_bleu{service="qa",cloud="aws",job_id="qa-1"} 0.99
 llm_accuracy{service="qa",cloud="aws",model_version="v1"} 0.5
+llm_memory_usage_ratio{service="qa",cloud="aws"} 0.5
+llm_request_latency_seconds_sum{service="qa",cloud="aws",model_version="v1"} SUM
+llm_request_latency_seconds_count{service="qa",cloud="aws",model_version="v1"} COUNT
 llm_bleu{service="other",cloud="aws",model_version="v1"} 0.1
 """
 
@@ -45,7 +48,9 @@ class Answer(BaseHTTPRequestHandler):
         self.send_response(self.status)
         self.send_header("Content-Type", "text/plain" if self.body is EXPOSED else "application/json")
         self.end_headers()
-        self.wfile.write(self.body.encode())
+        requests_so_far = int(time.time() * 10)  # a quarter of a second each
+        page = self.body.replace("SUM", str(requests_so_far / 4)).replace("COUNT", str(requests_so_far))
+        self.wfile.write(page.encode())
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -116,6 +121,28 @@ def test_samples_of_this_service_over_the_window(prometheus: str) -> None:
     assert window.series["cpu"].values == ()  # nobody exports it: empty, not zero
 
 
+def test_each_clouds_latency_and_last_sign_of_life(prometheus: str) -> None:
+    source = PrometheusMetrics(prometheus, "qa")
+    deadline = time.monotonic() + 60
+    while True:
+        now = time.time()
+        try:
+            served = source.served(now, 1.0)
+        except MetricsUnavailableError:
+            served = {}
+        if served and served["aws"].latency_s is not None:
+            break
+        assert time.monotonic() < deadline, "Prometheus scraped nothing"
+        time.sleep(0.3)
+    assert served["aws"].latency_s == pytest.approx(0.25, rel=0.01)
+    assert served["aws"].seen_s == pytest.approx(now, abs=5.0)
+    assert "azure" not in served  # not scraped: unknown, neither slow nor fast
+    # Ten minutes later it has no latency, but when it was last seen is still known.
+    later = source.served(now + 600, 1.0)
+    assert later["aws"].latency_s is None
+    assert later["aws"].seen_s == pytest.approx(now, abs=5.0)
+
+
 def test_a_month_is_fetched_in_parts(prometheus: str) -> None:
     now = time.time()
     window = PrometheusMetrics(prometheus, "qa").window(now - 30 * 86_400, now, 60)
@@ -136,6 +163,7 @@ def test_nobody_answers() -> None:
         (200, "<html>", "JSON"),
         (200, '{"status": "success"}', "not a Prometheus answer"),
         (200, '{"data": {"result": [{"values": 3}]}}', "not a Prometheus answer"),
+        (200, '{"data": {"result": [7]}}', "not a Prometheus answer"),
     ],
 )
 def test_every_bad_answer_is_one_clear_error(status: int, body: str, told: str) -> None:
@@ -149,6 +177,8 @@ def test_every_bad_answer_is_one_clear_error(status: int, body: str, told: str) 
         source = PrometheusMetrics(f"http://127.0.0.1:{server.server_address[1]}", "qa", token="secret-token")
         with pytest.raises(MetricsUnavailableError, match=told) as failure:
             source.window(0, 60, 60)
+        with pytest.raises(MetricsUnavailableError, match=told):
+            source.served(60, 60)
     finally:
         server.shutdown()
     assert Bad.seen["Authorization"] == "Bearer secret-token"
