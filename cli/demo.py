@@ -53,10 +53,10 @@ class Minutes(click.ParamType[float]):
 @click.option("--compare", type=click.Choice(["static"]), help="Run a second arm with the static policy.")
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
 @click.option(
-    "--speed", type=click.FloatRange(1, 120), default=30.0, show_default=True, help="Simulated seconds per real second."
+    "--speed", type=click.FloatRange(1, 120), default=20.0, show_default=True, help="Simulated seconds per real second."
 )
 @click.option(
-    "--minutes", type=click.FloatRange(10, 1440), default=100.0, show_default=True, help="Simulated length of the run."
+    "--minutes", type=click.FloatRange(10, 1440), default=80.0, show_default=True, help="Simulated length of the run."
 )
 @click.option(
     "--rate",

@@ -68,8 +68,8 @@ class DemoOptions:
     every_minutes: float = 15.0  # of the static policy
     compare: bool = False  # a second arm with the static policy
     seed: int = 7
-    speed: float = 30.0
-    minutes: float = 100.0
+    speed: float = 20.0
+    minutes: float = 80.0
     rate_per_s: float = 6.0  # requests per real second
     labelled_share: float = 1.0
     out: Path = Path("build/demo")

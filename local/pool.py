@@ -14,7 +14,7 @@ from local.scenario import DRIFT_SPAN, Pool, PoolItem
 from training_containers.finetune.data import Question, load_questions
 
 #: a drift needs about this long to be noticed, trained on and recovered from
-MINUTES_PER_DRIFT: Final = 40.0
+MINUTES_PER_DRIFT: Final = 34.0
 #: with more topics than this a file is cut into periods instead
 MOST_TOPICS: Final = 8
 #: question times above this are POSIX seconds (2001), below it positions
