@@ -10,12 +10,16 @@
 | GET /decisions/<id>  | one decision                                                              |
 | GET /jobs            | the jobs that this cloud trains or trained                                |
 
+The last four are records: they want `Authorization: Bearer` with the operator's token. Without a token set they are not
+there, unless the settings open them to everybody.
+
 Every answer is JSON; an error is {"error": words, "trace_id": id}, with "field" when one is to blame.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import hmac
 import logging
 import re
 import secrets
@@ -43,6 +47,8 @@ _RETRY_AFTER_S: Final = 1
 #: where msgspec names the culprit
 _FIELD: Final = re.compile(r"required field `(\w+)`|`\$\.(\w+)")
 _MOST_DECISIONS: Final = 1000
+#: the view functions of what only the operator reads
+_RECORDS: Final = frozenset({"routes", "decisions", "decision", "jobs"})
 
 
 def create_app(settings: Settings, state: State, inference: Inference, clock: Clock = time.time) -> Flask:
@@ -56,6 +62,10 @@ def create_app(settings: Settings, state: State, inference: Inference, clock: Cl
     def begin() -> None:
         match = _TRACEPARENT.match(request.headers.get("traceparent", ""))
         g.trace_id = match.group(1) if match and set(match.group(1)) != {"0"} else secrets.token_hex(16)
+
+    @app.before_request
+    def guard() -> Response | None:
+        return _refusal(settings) if request.endpoint in _RECORDS else None
 
     @app.post("/predict")
     def predict() -> Response:
@@ -149,6 +159,24 @@ def _error(words: object, status: HTTPStatus) -> Response:
     if match := _FIELD.search(str(words)):
         body["field"] = match.group(1) or match.group(2)
     return _json(body, status)
+
+
+def _refusal(settings: Settings) -> Response | None:
+    """Why this caller may not read the records; None when it may."""
+    if not settings.operator_token:
+        if settings.open_records:
+            return None
+        return _error(
+            "records are not shown here; the deployment has no OPPORTUNE_OPERATOR_TOKEN", HTTPStatus.NOT_FOUND
+        )
+    kind, _, given = request.headers.get("Authorization", "").partition(" ")
+    if kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), settings.operator_token.encode()):
+        return None
+    response = _error(
+        "records want the header Authorization: Bearer with the operator's token", HTTPStatus.UNAUTHORIZED
+    )
+    response.headers["WWW-Authenticate"] = "Bearer"
+    return response
 
 
 def _body() -> dict[str, Any]:

@@ -247,6 +247,9 @@ class Cluster:
             "OPPORTUNE_PUSHGATEWAY_URL": self.pushgateway_url,
             "OPPORTUNE_AWS_ENDPOINT_URL": self._url("net-aws"),
             "OPPORTUNE_AZURE_ENDPOINT_URL": self._url("net-azure"),
+            # Only this machine can ask; the observer and the report read every record.
+            "OPPORTUNE_OPERATOR_TOKEN": "",
+            "OPPORTUNE_OPEN_RECORDS": "true",
             "OPPORTUNE_LOCAL_CONTAINER_LOGS": str(self.log_dir / "containers"),
             # The app's bindings name their settings with these.
             "OPPORTUNE_QUEUE": given.get("OPPORTUNE_QUEUE", Settings().queue),

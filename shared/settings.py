@@ -62,6 +62,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout_seconds: Positive = 10.0
     max_body_bytes: Annotated[int, Meta(ge=1)] = 65536
     route_ttl_seconds: Positive = 2.0
+    # --- records: GET /decisions, /jobs, /routes of the HTTP function
+    operator_token: str = ""  # bearer token that reads them; empty = nobody does, unless they are open
+    open_records: bool = False  # without a token, show them to everybody: for a machine of your own
     # --- cloud resources (names made by serverless.yml / the Azure templates)
     bucket: str = "opportune"
     container: str = "opportune"

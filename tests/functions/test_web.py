@@ -18,14 +18,24 @@ def endpoints():
 
 
 @pytest.fixture
-def browser(world, now, endpoints):
-    """A client of the app of a service that ticked once."""
+def browse(world, now, endpoints):
+    """A client of the app of a service that ticked once, under the settings given."""
     tick(world.deps(), now)
-    state = world.state()
-    routes = RouteCache(lambda: state.routes("qa"), time.monotonic, 2.0)
-    client = MemoryInference(lambda *request: endpoints["answer"](*request))
-    inference = Inference(routes, Router(time.monotonic, random.Random(1)), client)
-    return create_app(world.deps(max_body_bytes=2000).settings, state, inference, lambda: now + 30).test_client()
+
+    def make(**settings):
+        state = world.state()
+        routes = RouteCache(lambda: state.routes("qa"), time.monotonic, 2.0)
+        client = MemoryInference(lambda *request: endpoints["answer"](*request))
+        inference = Inference(routes, Router(time.monotonic, random.Random(1)), client)
+        chosen = world.deps(max_body_bytes=2000, **settings).settings
+        return create_app(chosen, state, inference, lambda: now + 30).test_client()
+
+    return make
+
+
+@pytest.fixture
+def browser(browse):
+    return browse(open_records=True)
 
 
 def test_a_question_is_answered_with_cloud_version_and_trace(browser):
@@ -133,3 +143,32 @@ def test_a_wrong_query_is_a_400(browser, query):
 
 def test_healthz_answers_without_any_dependency(browser):
     assert browser.get("/healthz").json == {"status": "ok", "service": "qa", "cloud": "aws"}
+
+
+RECORDS = ("/routes", "/decisions", "/decisions/decision-qa-20270115t080000", "/jobs")
+
+
+@pytest.mark.parametrize("path", RECORDS)
+def test_records_want_the_operators_token(browse, path):
+    browser = browse(operator_token="s3cret", open_records=True)
+    for given in (None, "Bearer", "Bearer wrong", "Basic s3cret", "s3cret", "Bearer s3crét"):
+        refused = browser.get(path, headers={"Authorization": given} if given else {})
+        assert refused.status_code == 401
+        assert refused.headers["WWW-Authenticate"] == "Bearer"
+        assert "operator's token" in refused.json["error"]
+    for given in ("Bearer s3cret", "bearer s3cret"):
+        assert browser.get(path, headers={"Authorization": given}).status_code == 200
+
+
+@pytest.mark.parametrize("path", RECORDS)
+def test_without_a_token_set_there_are_no_records(browse, path):
+    refused = browse().get(path, headers={"Authorization": "Bearer "})
+    assert refused.status_code == 404
+    assert "OPPORTUNE_OPERATOR_TOKEN" in refused.json["error"]
+
+
+def test_users_need_no_token(browse):
+    browser = browse(operator_token="s3cret")
+    assert browser.post("/predict", json={"question": "why?"}).status_code == 200
+    assert browser.post("/feedback", json={"question": "why?", "answers": ["so"]}).status_code == 200
+    assert browser.get("/healthz").status_code == 200

@@ -102,7 +102,9 @@ def ask(world, now, monkeypatch):
     for cloud in ("aws", "azure"):
         world.host(cloud).url = f"http://127.0.0.1:9/{cloud}"
     tick(world.deps(), now)
-    monkeypatch.setattr(bootstrap, "settings", lambda cloud: world.deps(cloud, request_timeout_seconds=0.5).settings)
+    monkeypatch.setattr(
+        bootstrap, "settings", lambda cloud: world.deps(cloud, request_timeout_seconds=0.5, open_records=True).settings
+    )
     monkeypatch.setattr(bootstrap, "cloud_services", lambda cloud, cfg: world.clouds[cloud])
     bootstrap.web_app.cache_clear()
     http.middleware.cache_clear()
