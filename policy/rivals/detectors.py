@@ -7,6 +7,7 @@ which a guardrail held back is not lost.
 
 from __future__ import annotations
 
+import importlib
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -29,6 +30,7 @@ class Detector(Rule):
 
     def __init__(self, **parameters: float) -> None:
         super().__init__(**parameters)
+        importlib.import_module("river.drift")  # seconds, which no decision should pay for
         self.reset(0)
 
     def fires(self, history: History) -> bool:

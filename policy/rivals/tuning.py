@@ -110,7 +110,9 @@ def tune(per_family: int, workers: int, chosen: Sequence[str], before: dict[str,
         for bucket, nothing in enumerate(scores["never"]):
             if scores[rule][bucket] > nothing:
                 rules[rule][bucket], scores[rule][bucket] = silent, nothing
-    best = [min(GRIDS, key=lambda rule: scores[rule][bucket]) for bucket in range(len(EDGES) + 1)]
+    # the live service falls back to the best rule: a plain one, not another network
+    plain = [rule for rule in GRIDS if rule != "amuse"]
+    best = [min(plain, key=lambda rule: scores[rule][bucket]) for bucket in range(len(EDGES) + 1)]
     return {
         "command": f"python -m policy.rivals.tuning --per-family {per_family}",
         "date": f"{dt.datetime.now(dt.UTC):%Y-%m-%d}",
