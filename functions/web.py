@@ -8,7 +8,7 @@
 | GET /routes          | the route table                                                           |
 | GET /decisions       | the last ?limit= slots, or from ?since= (POSIX seconds or ISO 8601) on    |
 | GET /decisions/<id>  | one decision                                                              |
-| GET /jobs            | the jobs that this cloud trains or trained                                |
+| GET /jobs            | what this cloud trained in 30 days, or from ?since= on, and trains        |
 
 The last four are records: they want `Authorization: Bearer` with the operator's token. Without a token set they are not
 there, unless the settings open them to everybody.
@@ -47,6 +47,7 @@ _RETRY_AFTER_S: Final = 1
 #: where msgspec names the culprit
 _FIELD: Final = re.compile(r"required field `(\w+)`|`\$\.(\w+)")
 _MOST_DECISIONS: Final = 1000
+_JOBS_SHOWN_S: Final = 30 * 86_400.0
 #: the view functions of what only the operator reads
 _RECORDS: Final = frozenset({"routes", "decisions", "decision", "jobs"})
 
@@ -101,7 +102,9 @@ def create_app(settings: Settings, state: State, inference: Inference, clock: Cl
 
     @app.get("/jobs")
     def jobs() -> Response:
-        return _json({"jobs": state.jobs(settings.service)})
+        asked = request.args.get("since")
+        since_s = clock() - _JOBS_SHOWN_S if asked is None else _time_s(asked)
+        return _json({"jobs": state.jobs(settings.service, since=job_id_for(settings.service, since_s))})
 
     _handle_errors(app, settings)
     return app

@@ -4,6 +4,7 @@
 |----------|--------------------|---------------------------------------------------------------|
 | decision | decision_id        | Decision, written once per slot                               |
 | job      | job_id             | JobRecord, in the table of the cloud that trains it           |
+| tally    | service            | jobs that ended long ago, added up                            |
 | lock     | service            | which job may train now                                       |
 | routes   | service            | RouteTable, one copy per cloud                                |
 | control  | service            | whether a person paused the service                           |
@@ -11,13 +12,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
-from shared.contracts import Cloud, Decision, JobRecord, RouteTable, decode, encode
+from shared.contracts import Cloud, Decision, JobRecord, JobStatus, RouteTable, decode, encode
 from shared.errors import ConflictError
 from shared.ports import DocumentStore
+
+#: jobs read at once
+_PAGE: Final = 200
 
 
 class Held(NamedTuple):
@@ -33,6 +37,40 @@ class Lock(msgspec.Struct, frozen=True):
     job_id: str
     cloud: Cloud
     expires_s: float
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """Jobs added up: every job of the service in this cloud with an id up to `through`."""
+
+    through: str = ""
+    started: int = 0
+    live: int = 0
+    cost_usd: float = 0.0
+    last_live: JobRecord | None = None  # the newest of them that went live
+
+    def counting(self, record: JobRecord) -> Tally:
+        """With one job more."""
+        live = record.status is JobStatus.LIVE
+        return self.plus(
+            Tally(
+                through=record.job.job_id,
+                started=int(record.started_s is not None),
+                live=int(live),
+                cost_usd=record.cost_usd or 0.0,
+                last_live=record if live else None,
+            )
+        )
+
+    def plus(self, other: Tally) -> Tally:
+        """Both together."""
+        lives = [record for record in (self.last_live, other.last_live) if record is not None]
+        return Tally(
+            through=max(self.through, other.through),
+            started=self.started + other.started,
+            live=self.live + other.live,
+            cost_usd=self.cost_usd + other.cost_usd,
+            last_live=max(lives, key=lambda record: record.job.slot_s, default=None),
+        )
 
 
 class Control(msgspec.Struct, frozen=True):
@@ -82,10 +120,29 @@ class State:
         """Replace the record as it was read. Raises ConflictError when somebody else changed it meanwhile."""
         return Held(record, self._documents.put("job", record.job.job_id, encode(record), if_etag=held.etag))
 
-    def jobs(self, service: str) -> list[JobRecord]:
-        """Every job of the service, oldest first."""
-        found = [decode(JobRecord, body) for _, body in self._documents.query("job", limit=100_000)]
-        return [record for record in found if record.job.service == service]
+    def jobs(self, service: str, since: str = "") -> list[JobRecord]:
+        """The service's jobs with id >= since, oldest first; ids sort by time."""
+        found: dict[str, JobRecord] = {}
+        position, prefix = max(since, f"{service}-"), f"{service}-"
+        while True:
+            page = self._documents.query("job", since=position, limit=_PAGE)
+            # A service `qa-2` has ids of the same prefix as `qa`; everybody else's lie outside it.
+            ours = [body for key, body in page if key.startswith(prefix)]
+            records = (decode(JobRecord, body) for body in ours)
+            found |= {record.job.job_id: record for record in records if record.job.service == service}
+            if len(ours) < _PAGE:
+                return list(found.values())
+            position = page[-1][0]  # read again: a page starts at a key, not after it
+
+    def tally(self, service: str) -> tuple[Tally, str | None]:
+        """The older jobs added up, with the tag to replace that; an empty one and None before the first."""
+        found = self._documents.get("tally", service)
+        return (msgspec.json.decode(found.body, type=Tally), found.etag) if found else (Tally(), None)
+
+    def put_tally(self, service: str, tally: Tally, *, if_etag: str | None) -> None:
+        """Replace it as it was read (None: absent). Raises ConflictError."""
+        body = msgspec.json.encode(tally)
+        self._documents.put("tally", service, body, if_etag=if_etag, if_absent=if_etag is None)
 
     # --- lock
 

@@ -34,15 +34,6 @@ def model_key(model_version: str) -> str:
     return f"models/{model_version}/model.tar.gz"
 
 
-def all_jobs(deps: Deps) -> list[JobRecord]:
-    """Every job of the service on the clouds that answer, oldest first."""
-    found: list[JobRecord] = []
-    for attempt in deps.reachable("list jobs"):
-        with attempt as cloud:
-            found += deps.state(cloud.cloud).jobs(deps.settings.service)
-    return sorted(found, key=lambda record: record.job.slot_s)
-
-
 def training_finished(deps: Deps, job_id: str, now_s: float) -> JobRecord | None:
     """A completion event names a job of this cloud. Repeated events and unknown jobs change nothing."""
     held = deps.state(deps.settings.cloud).job(job_id)

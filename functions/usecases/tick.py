@@ -6,7 +6,8 @@ import logging
 from typing import Final
 
 from functions.usecases.deps import Deps
-from functions.usecases.jobs import advance, all_jobs
+from functions.usecases.jobs import advance
+from functions.usecases.ledger import Ledger, close_old_pages, open_ledger
 from functions.usecases.routes import publish_routes
 from policy.decide import DecisionContext, decide
 from shared.contracts import (
@@ -43,7 +44,8 @@ def tick(deps: Deps, now_s: float) -> Decision | None:
         log.info("standing by", extra={"action": "tick", "scheduler": cfg.scheduler})
         return None
     slot_s = slot_of(now_s, cfg.slot_seconds)
-    jobs = [_advanced(deps, record, now_s) for record in all_jobs(deps)]
+    ledger = open_ledger(deps)
+    jobs = [_advanced(deps, record, now_s) for record in ledger.jobs()]
     decision = state.decision(f"decision-{job_id_for(cfg.service, slot_s)}")
     if decision is not None:
         publish_routes(deps, now_s, heartbeat=True)
@@ -54,7 +56,8 @@ def tick(deps: Deps, now_s: float) -> Decision | None:
         decision = _record(deps, _decide(deps, window, tuple(jobs), slot_s, now_s))
     if decision.job_id and decision.job_id not in {record.job.job_id for record in jobs}:
         _enqueue(deps, decision)
-    _push(deps, jobs, decision)
+    _push(deps, ledger, jobs, decision)
+    close_old_pages(deps, ledger, now_s)
     return decision
 
 
@@ -223,24 +226,25 @@ def _enqueue(deps: Deps, decision: Decision) -> TrainingJob | None:
     return job
 
 
-def _push(deps: Deps, jobs: list[JobRecord], decision: Decision) -> None:
+def _push(deps: Deps, ledger: Ledger, jobs: list[JobRecord], decision: Decision) -> None:
     """Counters as absolute values from the records: pushing twice changes nothing."""
     if deps.notifier is None:
         return
     cfg = deps.settings
-    started = [r for r in jobs if r.started_s is not None]
-    live = [r for r in jobs if r.status is JobStatus.LIVE]
-    static = cfg.policy == "static"
     values = {
-        "llm_rl_redeploy_total": 0 if static else len(live),
-        "llm_static_retrain_total": len(started) if static else 0,
-        "llm_jobs_in_flight": sum(r.status in IN_FLIGHT for r in jobs),
-        "llm_decision_action": int(decision.action),
+        "llm_jobs_in_flight": float(sum(r.status in IN_FLIGHT for r in jobs)),
+        "llm_decision_action": float(decision.action),
         "llm_decision_slot_timestamp_seconds": decision.slot_s,
-        "llm_retrain_cost_usd_total": sum(r.cost_usd or 0.0 for r in jobs),
     }
+    if ledger.complete:  # a counter that fell because a cloud is silent would count everything again afterwards
+        total, static = ledger.totals(jobs), cfg.policy == "static"
+        values |= {
+            "llm_rl_redeploy_total": 0 if static else total.live,
+            "llm_static_retrain_total": total.started if static else 0,
+            "llm_retrain_cost_usd_total": total.cost_usd,
+        }
     try:
         for name, value in values.items():
-            deps.notifier.push(name, float(value), {"service": cfg.service})
+            deps.notifier.push(name, value, {"service": cfg.service})
     except UnavailableError as exc:
         log.warning("metrics not pushed", extra={"action": "tick", "reason": str(exc)})

@@ -8,7 +8,8 @@ import logging
 import msgspec
 
 from functions.usecases.deps import Deps
-from functions.usecases.jobs import all_jobs, model_key
+from functions.usecases.jobs import model_key
+from functions.usecases.ledger import open_ledger
 from shared import feedback
 from shared.contracts import IN_FLIGHT, JobRecord, JobStatus, TrainingJob, decode
 from shared.errors import ConflictError, ContractError, UnavailableError
@@ -118,7 +119,8 @@ def _start(deps: Deps, held: Held, now_s: float) -> Outcome:
             "skipped damaged feedback",
             extra={**about(job), "action": "train", "lines": len(data.skipped), "first": data.skipped[0]},
         )
-    seen_s = max((r.job.data_end_s for r in all_jobs(deps) if r.status is JobStatus.LIVE), default=0.0)
+    live = [record for record in open_ledger(deps).jobs() if record.status is JobStatus.LIVE]
+    seen_s = max((record.job.data_end_s for record in live), default=0.0)
     new = sum(received_s >= seen_s for received_s in data.received_s)
     if new < deps.settings.min_new_pairs:
         reason = f"only {new} labelled pairs the serving model has not seen; {deps.settings.min_new_pairs} are needed"

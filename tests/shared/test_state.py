@@ -4,7 +4,7 @@ import pytest
 from shared.adapters.memory import MemoryDocuments
 from shared.contracts import Endpoint, JobRecord, JobStatus, RouteTable, TrainingJob
 from shared.errors import ConflictError
-from shared.state import Control, State
+from shared.state import Control, State, Tally
 
 
 @pytest.fixture
@@ -58,9 +58,33 @@ def test_a_record_changed_meanwhile_is_not_overwritten(state):
 
 
 def test_jobs_are_listed_per_service(state):
-    state.claim(record())
-    state.claim(record("faq-1", "faq"))
-    assert [r.job.job_id for r in state.jobs("qa")] == ["qa-1"]
+    for service in ("faq", "qa", "qa-2", "zoo"):
+        for n in (1, 2):
+            state.claim(record(f"{service}-2027011{n}t080000", service))
+    for service in ("faq", "qa", "qa-2", "zoo"):
+        ids = [f"{service}-2027011{n}t080000" for n in (1, 2)]
+        assert [r.job.job_id for r in state.jobs(service)] == ids
+        assert [r.job.job_id for r in state.jobs(service, since=ids[1])] == ids[1:]
+
+
+def test_more_jobs_than_fit_a_page_are_all_listed_once(state):
+    ids = [f"qa-{n:04d}" for n in range(450)]
+    for job_id in reversed(ids):
+        state.claim(record(job_id))
+    assert [r.job.job_id for r in state.jobs("qa")] == ids
+    assert [r.job.job_id for r in state.jobs("qa", since=ids[50])] == ids[50:]
+
+
+def test_a_tally_read_before_somebody_elses_is_not_written(state):
+    assert state.tally("qa") == (Tally(), None)
+    state.put_tally("qa", Tally(through="qa-1", live=1), if_etag=None)
+    tally, etag = state.tally("qa")
+    assert tally.live == 1
+    state.put_tally("qa", Tally(through="qa-2", live=2), if_etag=etag)
+    for stale in (None, etag):
+        with pytest.raises(ConflictError):
+            state.put_tally("qa", Tally(through="qa-9"), if_etag=stale)
+    assert state.tally("qa")[0].through == "qa-2"
 
 
 @pytest.mark.parametrize(
