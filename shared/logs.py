@@ -1,6 +1,7 @@
 """Logs are events: one JSON object per line. One trace id leads from a decision to the route it changed.
 
-Loggers are children of `opportune`; what an event is about goes into `extra`: `action`, `trace_id`, `decision_id`,
+Loggers are children of `opportune`, in the containers of `training_containers`, and speak at INFO; libraries speak at
+WARNING. What an event is about goes into `extra`: `action`, `trace_id`, `decision_id`,
 `job_id` and whatever else helps. Settings are logged through `Settings.redacted`, never as they are.
 """
 
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 from shared.contracts import Decision, TrainingJob
 
+_OURS: Final = ("opportune", "training_containers")
 _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -47,7 +49,8 @@ def log_json(**fixed: Any) -> None:
         root.addHandler(logging.StreamHandler(sys.stdout))
     for handler in root.handlers:
         handler.setFormatter(JsonFormatter(**fixed))
-    logging.getLogger("opportune").setLevel(logging.INFO)
+    for name in _OURS:
+        logging.getLogger(name).setLevel(logging.INFO)
     # The SDKs log every request at INFO, with headers.
     logging.getLogger("azure").setLevel(logging.WARNING)
 

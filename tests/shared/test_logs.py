@@ -1,5 +1,7 @@
 import json
 import logging
+import subprocess
+import sys
 
 from shared.logs import JsonFormatter
 
@@ -34,3 +36,22 @@ def test_an_exception_keeps_its_traceback():
     except ValueError as exc:
         error = (ValueError, exc, exc.__traceback__)
     assert "ValueError: boom" in rendered(exc_info=error)["exception"]
+
+
+def test_a_process_writes_its_own_events_and_libraries_warnings_as_json_lines():
+    program = (
+        "import logging; from shared.logs import log_json; log_json(cloud='aws')\n"
+        "for name in ('opportune.tick', 'training_containers.serve.app', 'urllib3'):\n"
+        "    logging.getLogger(name).info('hello'); logging.getLogger(name).warning('careful')\n"
+    )
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    told = [json.loads(line) for line in out.splitlines()]
+    assert {event["cloud"] for event in told} == {"aws"}
+    said = [(event["logger"].split(".")[0], event["message"]) for event in told]
+    assert said == [
+        ("opportune", "hello"),
+        ("opportune", "careful"),
+        ("training_containers", "hello"),
+        ("training_containers", "careful"),
+        ("urllib3", "careful"),
+    ]

@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Final
 
 from shared.errors import InvalidInputError, OpportuneError
+from shared.logs import log_json
 from training_containers.finetune.hyperparameters import azureml_hyperparameters, sagemaker_hyperparameters
 from training_containers.finetune.interruption import EXIT_INTERRUPTED, InterruptedTrainingError, Interruption
-from training_containers.logs import log_json
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ import msgspec
 
 from shared.contracts import CLOUDS
 from shared.errors import ConfigurationError, InvalidInputError, ModelError, OpportuneError
+from shared.logs import log_json
 from shared.settings import Settings
-from training_containers.logs import log_json
 from training_containers.scoring import bleu1
 from training_containers.serve.app import create_app
 from training_containers.serve.engine import OnnxEngine
