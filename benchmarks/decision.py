@@ -4,7 +4,9 @@
                                   [--add EARLIER.json]
 
 The traces are the project's own test set (seeds that nothing is trained or tuned on; families marked * are not
-trained on at all) and the real matrices, each at three prices. Intervals are 95 %, stratified bootstrap over traces.
+trained on at all) and the real matrices, each at three prices. `periodic@warm-up` (and cara-t, cara-ct, cara-p) is the
+rule tuned on the first quarter of the trace it runs on; `ppo@cheapest` and the like are ablations. Intervals are 95 %,
+stratified bootstrap over traces.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ import numpy as np
 
 from benchmarks.ablations import ABLATIONS, Ablated
 from benchmarks.intervals import bootstrap, interquartile_mean
-from policy.rivals.registry import RIVALS
+from policy.history import Decider
+from policy.rivals.registry import RIVALS, make
 from policy.rivals.tuning import ratio_of
+from policy.rivals.warm_up import GRIDS, WarmedUp, warm_up_of
 from policy.training.backtest import check_policy, decider_for, run_one
 from policy.training.generators import FAMILIES, HELD_OUT, generate
 from policy.training.replay import replay
@@ -77,15 +81,22 @@ def trace_of(job: Job) -> Trace:
     )
 
 
+def variant_of(name: str, variant: str, trace: Trace) -> Decider:
+    """`@warm-up`: a rule tuned on the first quarter of this trace instead of on training traces; else an ablation."""
+    if variant == "warm-up":
+        return WarmedUp(name, warm_up_of(trace), make)
+    return Ablated(decider_for(name, trace), variant)
+
+
 def run_job(job: Job, policies: Sequence[str]) -> Row:
     """Every policy on one trace."""
     trace = trace_of(job)
     best = oracle(trace)
     runs = {}
     for policy in policies:
-        name, _, ablation = policy.partition("@")
-        if ablation:
-            score = run_cost(trace, replay(trace, Ablated(decider_for(name, trace), ablation), job[2]))
+        name, _, variant = policy.partition("@")
+        if variant:
+            score = run_cost(trace, replay(trace, variant_of(name, variant, trace), job[2]))
             runs[policy] = [score.cost_usd / best[0], score.retrains, score.mean_quality, 0.0]
         else:
             run = run_one(trace, trace.name, policy, job[2], best)
@@ -206,7 +217,10 @@ def main() -> None:
     if args.ablations:
         policies = [*policies, *(f"ppo@{ablation}" for ablation in ABLATIONS)]
     for policy in policies:
-        check_policy(policy.partition("@")[0])
+        name, _, variant = policy.partition("@")
+        check_policy(name)
+        if variant not in ("", *ABLATIONS) and not (variant == "warm-up" and name in GRIDS):
+            parser.error(f"--policy {policy}: {variant} is not one of {', '.join(ABLATIONS)}, warm-up")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     def progress(done: int, of: int) -> None:
