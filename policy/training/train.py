@@ -5,6 +5,7 @@ One recipe is a frozen `Recipe`; `PRESETS` holds the ones that made the shipped 
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -33,6 +34,8 @@ _SCALE: Final[dict[Reward, float]] = {"usd": 0.1, "regret": 20.0, "paper": 0.1}
 
 #: rollouts between two saves
 _SAVE_EVERY: Final = 25
+#: traces on which the readiness to retrain is chosen
+CALIBRATION_TRACES: Final = 480
 
 Progress = Callable[[str, int, int], None]
 
@@ -57,6 +60,7 @@ class Recipe:
     gamma: float = 0.98
     gae_lambda: float = 0.95
     entropy: float = 0.003
+    refine_steps: int = 0  # environment steps of a second round: fresh traces, half the learning rate
     clone_steps: int = 0  # environment steps to imitate the oracle on before PPO
 
 
@@ -74,6 +78,7 @@ PRESETS: Final[dict[str, Recipe]] = {
     "ppo": Recipe(
         observation="multistream",
         steps=6_000_000,
+        refine_steps=4_000_000,
         traces=2000,
         wide_share=0.15,
         services=512,
@@ -90,9 +95,9 @@ PRESETS: Final[dict[str, Recipe]] = {
 class _Report(BaseCallback):
     """Tells the caller how far it is, and saves now and then, so that an interrupted training leaves something."""
 
-    def __init__(self, progress: Progress, total: int, save: Callable[[], object]) -> None:
+    def __init__(self, progress: Progress, done: int, total: int, save: Callable[[], object]) -> None:
         super().__init__()
-        self._progress, self._total, self._save = progress, total, save
+        self._progress, self._done, self._total, self._save = progress, done, total, save
         self._rollouts = 0
 
     def _on_step(self) -> bool:
@@ -100,9 +105,14 @@ class _Report(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         self._rollouts += 1
-        self._progress("ppo", min(self.num_timesteps, self._total), self._total)
+        self._progress("ppo", min(self._done + self.num_timesteps, self._total), self._total)
         if self._rollouts % _SAVE_EVERY == 0:
             self._save()
+
+
+def falling(start: float) -> Callable[[float], float]:
+    """A learning rate that falls in a straight line from `start` to zero."""
+    return lambda left: start * left
 
 
 def build(recipe: Recipe, env: LLMVecEnv) -> Any:
@@ -112,7 +122,7 @@ def build(recipe: Recipe, env: LLMVecEnv) -> Any:
         "n_steps": recipe.n_steps,
         "batch_size": batch // recipe.minibatches,
         "n_epochs": recipe.epochs,
-        "learning_rate": lambda left: recipe.learning_rate * left,
+        "learning_rate": falling(recipe.learning_rate),
         "gamma": recipe.gamma,
         "gae_lambda": recipe.gae_lambda,
         "ent_coef": recipe.entropy,
@@ -182,41 +192,54 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
     began = time.monotonic()
-    pool = training_pool(recipe.traces, recipe.seed, recipe.families, recipe.spread, recipe.wide_share)
     rules = Rules(recipe.observation, recipe.reward)
-    env = LLMVecEnv(
-        pool,
-        recipe.services,
-        rules,
-        seed=recipe.seed,
-        hidden=recipe.observation == "multistream",
-        scale=_SCALE[recipe.reward],
-    )
-    model = build(recipe, env)
-    observed = wander(Dynamics(pool, 256, rules, seed=recipe.seed + 55), 200, recipe.seed)
-    for module in model.policy.modules():
-        if hasattr(module, "scaler"):
-            module.scaler.fit(observed)
-    if recipe.clone_steps:
-        clone(model, recipe, pool, progress)
-    learning = time.monotonic()
+    digest = hashlib.sha256()
+    learning_s, steps_done, shift = 0.0, 0, 0.0
+    model: Any = None
 
     def save() -> dict[str, Any]:
-        now = time.monotonic()
         origin = {
             "recipe": asdict(recipe),
-            "steps_done": int(model.num_timesteps),
-            "traces_sha256": pool.sha256,
-            "steps_per_second": round(model.num_timesteps / (now - learning)),
-            "seconds": round(now - began),
+            "steps_done": steps_done,
+            "traces_sha256": digest.hexdigest(),
+            "steps_per_second": round(steps_done / learning_s) if learning_s else 0,
+            "seconds": round(time.monotonic() - began),
+            "retrain_shift": shift,
         }
         model.save(out.with_suffix(".zip"))
         export(model.policy, recipe.observation, features_of(recipe.observation), origin, out)
         return origin
 
-    model.learn(recipe.steps, callback=_Report(progress, recipe.steps, save))
-    shift = calibrate(model.policy, recipe.observation, pool, recipe.seed + 99)
-    return save() | {"retrain_shift": shift}
+    rounds = [steps for steps in (recipe.steps, recipe.refine_steps) if steps]
+    for turn, steps in enumerate(rounds):
+        pool = training_pool(recipe.traces, recipe.seed + turn, recipe.families, recipe.spread, recipe.wide_share)
+        digest.update(pool.sha256.encode())
+        dict_space = recipe.observation == "multistream"
+        env = LLMVecEnv(pool, recipe.services, rules, recipe.seed + turn, dict_space, _SCALE[recipe.reward])
+        if model is None:
+            model = build(recipe, env)
+            _fit_scalers(model, Dynamics(pool, 256, rules, seed=recipe.seed + 55), recipe.seed)
+            if recipe.clone_steps:
+                clone(model, recipe, pool, progress)
+        else:
+            model.set_env(env)
+            model.lr_schedule = falling(recipe.learning_rate / 2.0)
+        started = time.monotonic()
+        model.learn(steps, callback=_Report(progress, steps_done, sum(rounds), save))
+        learning_s += time.monotonic() - started
+        steps_done += int(model.num_timesteps)
+    # traces that no weight was trained on, but from the training families
+    judges = training_pool(CALIBRATION_TRACES, recipe.seed + 1_000, recipe.families, recipe.spread)
+    shift = calibrate(model.policy, recipe.observation, judges, recipe.seed + 99)
+    return save()
+
+
+def _fit_scalers(model: Any, env: Dynamics, seed: int) -> None:
+    """Fit every scaler of the model to what is seen under rare random retrains."""
+    observed = wander(env, 200, seed)
+    for module in model.policy.modules():
+        if hasattr(module, "scaler"):
+            module.scaler.fit(observed)
 
 
 def with_overrides(recipe: Recipe, **changed: Any) -> Recipe:
