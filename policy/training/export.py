@@ -18,7 +18,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from policy.features import BLOCKS, FEATURES, PERFORMANCE, RESOURCES, WIDTH
+from policy.features import BLOCKS, DENSE, FEATURES, PERFORMANCE, RESOURCES
 from policy.policies import METADATA_KEY
 from policy.state import OBSERVATION, Feature
 from policy.training.networks import CLIP, TINY, MultiStream, Scaler
@@ -60,10 +60,11 @@ class _Graph:
         """x W' + b."""
         return self.add("Gemm", [x, self.constant(module.weight), self.constant(module.bias)], transB=1)
 
-    def columns(self, x: str, start: int, stop: int) -> str:
-        """x[:, start:stop]."""
-        numbers = [self.constant([v], np.int64) for v in (start, stop, 1)]
-        return self.add("Slice", [x, *numbers])
+    def split(self, x: str, sizes: list[int]) -> list[str]:
+        """x cut along its columns."""
+        names = [f"x{len(self.nodes)}_{k}" for k in range(len(sizes))]
+        self.nodes.append(helper.make_node("Split", [x, self.constant(sizes, np.int64)], names, axis=1))
+        return names
 
     def reshape(self, x: str, shape: list[int]) -> str:
         """Reshape, the first dimension free."""
@@ -89,22 +90,22 @@ class _Graph:
     def streams(self, module: MultiStream, x: str) -> str:
         """`MultiStream.forward`."""
         x = self.scaler(module.scaler, x)
-        split, end = BLOCKS * PERFORMANCE, BLOCKS * (PERFORMANCE + RESOURCES)
-        performance = self.reshape(self.columns(x, 0, split), [-1, BLOCKS, PERFORMANCE])
-        resources = self.reshape(self.columns(x, split, end), [-1, RESOURCES, BLOCKS])
+        performance, resources, deployment = self.split(x, [BLOCKS * PERFORMANCE, BLOCKS * RESOURCES, len(DENSE)])
+        performance = self.reshape(performance, [-1, BLOCKS, PERFORMANCE])
+        resources = self.reshape(resources, [-1, RESOURCES, BLOCKS])
         convolved = self.add(
             "Conv", [resources, self.constant(module.conv.weight), self.constant(module.conv.bias)], strides=[3]
         )
         parts = [
             self.gru(module.gru, performance),
             self.add("Flatten", [self.add("Relu", [convolved])], axis=1),
-            self.add("Relu", [self.linear(module.dense, self.columns(x, end, WIDTH))]),
+            self.add("Relu", [self.linear(module.dense, deployment)]),
         ]
         return self.add("Relu", [self.linear(module.fuse, self.add("Concat", parts, axis=1))])
 
     def decided(self, p: str) -> None:
         """The output: `decided` in this module."""
-        hold, aws, azure = (self.columns(p, k, k + 1) for k in range(3))
+        hold, aws, azure = self.split(p, [1, 1, 1])
         retrain = self.add("Add", [aws, azure])
         on_aws = self.add("Cast", [self.add("GreaterOrEqual", [aws, azure])], to=TensorProto.FLOAT)
         on_azure = self.add("Sub", [self.constant(1.0), on_aws])
