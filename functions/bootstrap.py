@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 @functools.cache
 def settings(cloud: Cloud) -> Settings:
     """The process's settings; `cloud` is the one this function runs in, whatever the environment says."""
-    return Settings.from_env({**os.environ, "OPPORTUNE_CLOUD": cloud})
+    env = {**os.environ, "OPPORTUNE_CLOUD": cloud}
+    if cloud == "aws":
+        from functions.aws.secrets import resolved
+
+        env = resolved(env)
+    return Settings.from_env(env)
 
 
 def cloud_services(cloud: Cloud, cfg: Settings) -> CloudServices:

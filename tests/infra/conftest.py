@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -16,6 +19,10 @@ from infra.runtimes import ROOT, clean_env
 
 #: osls never contacts AWS when it packages; it only wants to see credentials
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "eu-west-1"}
+
+TOKEN_AT = "/opportune/dev/operator-token"
+#: a service that retrains whenever it may; moto knows no newer instances for endpoints
+WANTED = ("mode=act", "policy=always", "serveInstance=ml.c5.xlarge", f"operatorToken=ssm:{TOKEN_AT}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -90,20 +97,23 @@ def template(deployment: Callable[..., Path]) -> Callable[..., dict[str, Any]]:
     return read
 
 
-class Aws(NamedTuple):
-    """A moto server."""
+class Deployed(NamedTuple):
+    """A moto server with the stack in it, and each function's environment as deployed."""
 
     url: str
     client: Callable[[str], Any]
+    environments: dict[str, dict[str, str]]
 
 
 @pytest.fixture(scope="session")
-def lenient_moto() -> Iterator[Aws]:
-    """AWS that accepts a template with cfn-lint warnings, as the real one does; moto takes them for errors."""
+def deployed(deployment: Callable[..., Path], prometheus: str) -> Iterator[Deployed]:
+    """AWS after `osls deploy`: a service that wants to retrain whenever it may."""
     import boto3  # noqa: TID251 - the test is a client of its own
     import moto.cloudformation.models as models
     from moto.server import ThreadedMotoServer
+    from moto.sqs.models import sqs_backends
 
+    # moto takes cfn-lint's warnings for errors; AWS knows no such warnings.
     found = models.validate_template_cfn_lint
     patch = pytest.MonkeyPatch()
     patch.setattr(
@@ -112,12 +122,57 @@ def lenient_moto() -> Iterator[Aws]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     url = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x", "region_name": CREDENTIALS["AWS_REGION"]}
 
     def client(service: str) -> Any:
-        return boto3.client(
-            service, endpoint_url=url, region_name="eu-west-1", aws_access_key_id="x", aws_secret_access_key="x"
-        )
+        return boto3.client(service, endpoint_url=url, **keys)
 
-    yield Aws(url, client)
+    folder = deployment(*WANTED, f"prometheusUrl={prometheus}")
+    _osls("deploy", "--package", str(folder), env={"AWS_ENDPOINT_URL": url})
+    # The tests poll the queue: moto's own poller wants Docker, and hides the messages it could not deliver.
+    for queue in sqs_backends["123456789012"][CREDENTIALS["AWS_REGION"]].queues.values():
+        queue.lambda_event_source_mappings.clear()
+    client("ssm").put_parameter(Name=TOKEN_AT, Value="0p3rator", Type="SecureString")
+    functions = client("lambda").list_functions()["Functions"]
+    environments = {
+        f["FunctionName"].removeprefix("opportune-dev-"): {
+            **f["Environment"]["Variables"],
+            **CREDENTIALS,
+            "AWS_DEFAULT_REGION": CREDENTIALS["AWS_REGION"],
+            "AWS_ENDPOINT_URL": url,
+        }
+        for f in functions
+    }
+    yield Deployed(url, client, environments)
     server.stop()
     patch.undo()
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> Iterator[str]:
+    """A Prometheus whose every query has a sample per step, all 0.5: a healthy service of middling quality."""
+
+    class Api(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = parse_qs(urlsplit(self.path).query)
+            if "start" in asked:
+                start, end, step = (float(asked[name][0]) for name in ("start", "end", "step"))
+                values = [[start + n * step, "0.5"] for n in range(int((end - start) / step) + 1)]
+                data = {"resultType": "matrix", "result": [{"metric": {}, "values": values}]}
+            else:
+                data = {"resultType": "vector", "result": []}
+            body = json.dumps({"status": "success", "data": data}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
