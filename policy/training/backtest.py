@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from policy.history import Decider, History
+from policy.policies import Policy, load_policy
 from policy.rivals.registry import RIVALS, make
 from policy.rivals.warm_up import warm_up_of
+from policy.training.probe import ProbingPolicy, seller_of
 from policy.training.replay import replay
 from policy.training.score import oracle, run_cost
 from policy.training.trace import Trace, load
 from shared.errors import InvalidInputError, OpportuneError
 
 #: policies that need more than a name: the shipped networks and the floor
-NETWORKS: Final = ("ppo", "ppo-paper", "ppo-probe")
+NETWORKS: Final = ("ppo", "ppo-paper")
+PROBING: Final = "ppo-probe"
 ORACLE: Final = "oracle"
 #: rivals that are fitted to the first quarter of the trace they are run on
 FITTED: Final = ("retrainopt-learned", "upf")
@@ -100,13 +103,19 @@ def check_policy(policy: str) -> None:
     if policy.endswith(".onnx") or policy in NETWORKS:
         _network(policy)
         return
-    if policy not in (*RIVALS, *NETWORKS, ORACLE):
-        names = ", ".join(sorted({*RIVALS, *NETWORKS, ORACLE}))
+    known = {*RIVALS, *NETWORKS, PROBING, ORACLE}
+    if policy not in known:
+        names = ", ".join(sorted(known))
         raise InvalidInputError(f"--policy {policy}: no such policy; choose from {names}, or give a .onnx file")
 
 
-def decider_for(policy: str, trace: Trace) -> Decider:
-    """A fresh decider of that name for a run over `trace`; only fitted rivals see any of it: the first quarter."""
+def decider_for(policy: str, trace: Trace, seed: int = 0) -> Decider:
+    """A fresh decider of that name for a run over `trace`.
+
+    Only fitted rivals see any of it, the first quarter, and `ppo-probe`, which pays for a noisy look at a time.
+    """
+    if policy == PROBING:
+        return ProbingPolicy(_network("ppo"), seller_of(trace, seed))
     if policy.endswith(".onnx") or policy in NETWORKS:
         return _network(policy)
     if policy in FITTED:
@@ -115,19 +124,20 @@ def decider_for(policy: str, trace: Trace) -> Decider:
 
 
 @cache
-def _network(policy: str) -> Decider:
-    """Networks keep nothing between runs, so one session serves a whole process."""
-    from policy.policies import load_policy
-
+def _network(policy: str) -> Policy:
+    """One session serves a whole process; a replay resets it first."""
     return load_policy(policy)
 
 
 def run_one(trace: Trace, trace_name: str, policy: str, seed: int, best: tuple[float, tuple[int, ...]]) -> Run:
     """Run one policy over one trace. `best` is the oracle's (cost, decisions)."""
+    seconds, probing = 0.0, None
     if policy == ORACLE:
-        decisions, seconds = list(best[1]), 0.0
+        decisions = list(best[1])
     else:
-        timed = Timed(decider_for(policy, trace))
+        decider = decider_for(policy, trace, seed)
+        probing = decider if isinstance(decider, ProbingPolicy) else None
+        timed = Timed(decider)
         decisions = replay(trace, timed, seed)
         seconds = timed.seconds_per_decision
     score = run_cost(trace, decisions)
@@ -136,11 +146,13 @@ def run_one(trace: Trace, trace_name: str, policy: str, seed: int, best: tuple[f
         policy=policy,
         seed=seed,
         decisions=tuple(decisions),
-        cost_usd=score.cost_usd,
+        cost_usd=score.cost_usd + (probing.spent_usd if probing else 0.0),
         oracle_cost_usd=best[0],
         retrains=score.retrains,
         mean_quality=score.mean_quality,
         seconds_per_decision=seconds,
+        probes=tuple(probing.probes) if probing else None,
+        probe_cost_usd=probing.spent_usd if probing else 0.0,
     )
 
 

@@ -8,6 +8,7 @@ from policy.rivals.registry import make
 from policy.rivals.warm_up import WarmedUp, warm_up_of
 from policy.training.backtest import Run, backtest, decider_for
 from policy.training.generators import generate
+from policy.training.probe import PRICE_SHARE
 from policy.training.replay import replay
 from policy.training.score import run_cost
 from policy.training.trace import Trace, load
@@ -49,6 +50,24 @@ def test_decisions_are_zero_while_a_job_is_in_flight(files: list[str]) -> None:
         starts = [(t, action) for t, action in enumerate(run.decisions) if action]
         for (t, action), (following, _) in itertools.pairwise(starts):
             assert following >= t + trace.delays[action - 1]
+
+
+def test_probes_are_listed_and_paid_for(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{seed}.npz") for seed in range(4)]
+    for seed, path in enumerate(paths):
+        generate("sudden", seed, steps=100).save(Path(path))
+    runs = backtest(paths, ["ppo-probe", "ppo"], workers=1)
+    assert any(run.probes for run in runs)
+    for run in runs:
+        trace = load(Path(run.trace))
+        if run.policy == "ppo":
+            assert "probes" not in run.to_json()
+            continue
+        assert run.probes is not None
+        price = PRICE_SHARE * sum(float(trace.job_usd[step].min()) for step in run.probes)
+        assert run.probe_cost_usd == pytest.approx(price, rel=1e-5)
+        assert run.cost_usd == pytest.approx(run_cost(trace, run.decisions).cost_usd + price)
+        assert run.to_json()["probes"] == list(run.probes)
 
 
 def test_processes_and_order_change_nothing(files: list[str]) -> None:
