@@ -21,8 +21,8 @@ from policy.training.trace import Trace
 PRICE_SHARE: Final = 0.1
 NOISE_SD: Final = 0.03
 REST: Final = 4
-#: probabilities of retraining between which the network is unsure, and the steps that a measured gain must pay the price
-#: in; best of a grid on 56 training traces
+#: probabilities of retraining between which the network is unsure, and the steps within which a measured gain must pay
+#: the price; the best of a grid on 56 training traces
 UNSURE: Final = (0.05, 0.9)
 HORIZON: Final = 20.0
 
