@@ -15,7 +15,13 @@ COMMANDS: Final = {
     "backtest": ("cli.backtest", "Replay policies over drift traces, or over your own Prometheus history."),
     "collect": ("cli.collect", "Write the historic state vectors of a Prometheus as CSV and Parquet."),
     "decide": ("cli.decide", "One dry-run tick against a Prometheus, explained."),
+    "decisions": ("cli.decisions", "What was decided, and why, since a time."),
     "demo": ("cli.demo", "The closed loop on the embedded local clouds, ending in a report."),
+    "doctor": ("cli.doctor", "Check settings, credentials and every service, each line ok or what to do."),
+    "pause": ("cli.pause", "Hold new retrains on every cloud."),
+    "redrive": ("cli.redrive", "Send dead-lettered messages back to their queue."),
+    "resume": ("cli.pause", "Allow retrains again."),
+    "status": ("cli.status", "Where the deployment stands: heartbeat, routes, jobs, dead letters."),
     "trace": ("cli.trace", "Build and inspect drift traces."),
     "train": ("cli.train", "Train a retrain policy and export it to ONNX."),
 }

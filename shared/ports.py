@@ -42,6 +42,26 @@ class JobQueue(Protocol):
         """Keep a message that cannot be handled, with its reason."""
         ...
 
+    def depth(self) -> int:
+        """About how many jobs wait."""
+        ...
+
+    def dead_letters(self, hide_s: int = 60) -> list[DeadLetter]:
+        """The messages kept, hidden from other readers for `hide_s`."""
+        ...
+
+    def forget(self, letter: DeadLetter) -> None:
+        """Remove a message that was kept."""
+        ...
+
+
+class DeadLetter(NamedTuple):
+    """A message that could not be handled; `receipt` is what its queue needs to remove it."""
+
+    body: str
+    reason: str
+    receipt: str
+
 
 class Document(NamedTuple):
     """A stored document and the tag that a conditional write needs."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from shared.contracts import TrainingJob, encode
 from shared.errors import ConflictError, NotFoundError, UnavailableError
-from shared.ports import Clock, Document
+from shared.ports import Clock, DeadLetter, Document
 
 _LOST: Final = frozenset({"ConditionalCheckFailedException", "PreconditionFailed"})
 _MISSING: Final = frozenset(
@@ -172,3 +172,35 @@ class SqsQueue:
             client("sqs").send_message(
                 QueueUrl=self._url(self._dead_letter_queue), MessageBody=kept, MessageAttributes=attribute
             )
+
+    def depth(self) -> int:
+        """About how many jobs wait."""
+        with translated(f"SQS queue {self._queue}"):
+            answer = client("sqs").get_queue_attributes(
+                QueueUrl=self._url(self._queue), AttributeNames=["ApproximateNumberOfMessages"]
+            )
+        return int(answer["Attributes"]["ApproximateNumberOfMessages"])
+
+    def dead_letters(self, hide_s: int = 60) -> list[DeadLetter]:
+        """The messages kept, hidden for `hide_s`."""
+        found: list[DeadLetter] = []
+        with translated(f"SQS queue {self._dead_letter_queue}"):
+            url = self._url(self._dead_letter_queue)
+            while (
+                messages := client("sqs")
+                .receive_message(
+                    QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=hide_s, MessageAttributeNames=["reason"]
+                )
+                .get("Messages")
+            ):
+                for message in messages:
+                    attribute = message.get("MessageAttributes", {}).get("reason", {})
+                    reason = attribute.get("StringValue", "delivered too often; the retrain function's log says why")
+                    found.append(DeadLetter(message["Body"], reason, message["ReceiptHandle"]))
+        return found
+
+    def forget(self, letter: DeadLetter) -> None:
+        """Remove a message that was kept."""
+        with translated(f"SQS queue {self._dead_letter_queue}"):
+            url = self._url(self._dead_letter_queue)
+            client("sqs").delete_message(QueueUrl=url, ReceiptHandle=letter.receipt)

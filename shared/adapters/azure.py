@@ -14,7 +14,7 @@ from shared.adapters.azure_rest import StorageAccount
 from shared.adapters.entra import Entra
 from shared.contracts import TrainingJob, encode
 from shared.errors import ConflictError, NotFoundError, UnavailableError
-from shared.ports import Document
+from shared.ports import DeadLetter, Document
 from shared.settings import Settings
 
 #: entities come without type annotations; ours are known
@@ -163,3 +163,51 @@ class StorageQueue:
     def dead_letter(self, body: str, reason: str) -> None:
         """Storage Queue messages carry no attributes, so the poison message is {"body", "reason"}."""
         self._send(self._settings.poison_queue, json.dumps({"body": body[:32768], "reason": reason[:1024]}))
+
+    def depth(self) -> int:
+        """About how many jobs wait."""
+        queue = self._settings.queue
+        answer = self._account.request("queue", "GET", queue, f"Azure queue {queue}", query={"comp": "metadata"})
+        return int(answer.headers["x-ms-approximate-messages-count"])
+
+    def dead_letters(self, hide_s: int = 60) -> list[DeadLetter]:
+        """The messages kept, hidden for `hide_s`: ours with their reason, the Functions host's without."""
+        queue = self._settings.poison_queue
+        query = {"numofmessages": "32", "visibilitytimeout": str(hide_s)}
+        found: list[DeadLetter] = []
+        while True:
+            answer = self._account.request("queue", "GET", f"{queue}/messages", f"Azure queue {queue}", query=query)
+            try:
+                messages = list(ElementTree.fromstring(answer.body.decode("utf-8-sig")).iterfind("QueueMessage"))
+            except ElementTree.ParseError as exc:
+                raise UnavailableError(f"Azure queue {queue}", "the answer is not XML") from exc
+            if not messages:
+                return found
+            for message in messages:
+                fields = {part.tag: part.text or "" for part in message}
+                body, reason = _poisoned(fields["MessageText"])
+                receipt = f"{fields['MessageId']} {fields['PopReceipt']}"
+                found.append(DeadLetter(body, reason, receipt))
+
+    def forget(self, letter: DeadLetter) -> None:
+        """Remove a message that was kept."""
+        message_id, _, receipt = letter.receipt.partition(" ")
+        queue = self._settings.poison_queue
+        self._account.request(
+            "queue", "DELETE", f"{queue}/messages/{message_id}", f"Azure queue {queue}", query={"popreceipt": receipt}
+        )
+
+
+def _poisoned(text: str) -> tuple[str, str]:
+    """(body, reason) of a poison message: ours, or the original as the Functions host moved it there."""
+    try:
+        body = base64.b64decode(text, validate=True).decode()
+    except ValueError:
+        body = text
+    try:
+        kept = json.loads(body)
+    except ValueError:
+        kept = None
+    if isinstance(kept, dict) and kept.keys() == {"body", "reason"}:
+        return str(kept["body"]), str(kept["reason"])
+    return body, "delivered too often; the retrain function's log says why"

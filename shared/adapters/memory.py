@@ -10,7 +10,7 @@ from typing import Any
 
 from shared.contracts import Cloud, MetricWindow, TrainingJob, encode
 from shared.errors import ConflictError, MetricsError, NotFoundError
-from shared.ports import CloudServices, Document, Served, TrainingStatus
+from shared.ports import CloudServices, DeadLetter, Document, Served, TrainingStatus
 
 
 class MemoryDocuments:
@@ -85,6 +85,18 @@ class MemoryQueue:
     def dead_letter(self, body: str, reason: str) -> None:
         """Append body and reason."""
         self.dead.append((body, reason))
+
+    def depth(self) -> int:
+        """How many wait."""
+        return len(self.messages)
+
+    def dead_letters(self, hide_s: int = 60) -> list[DeadLetter]:
+        """What was kept."""
+        return [DeadLetter(body, reason, body) for body, reason in self.dead]
+
+    def forget(self, letter: DeadLetter) -> None:
+        """Remove one."""
+        self.dead.remove((letter.body, letter.reason))
 
 
 @dataclass

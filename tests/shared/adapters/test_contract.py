@@ -130,3 +130,18 @@ def test_a_dead_letter_keeps_body_and_reason(queue, body):
     assert reason == "TrainingJob: not JSON"
     # SQS takes neither an empty body nor control characters.
     assert kept in (body, body.replace("\x00", "\N{REPLACEMENT CHARACTER}"), "(empty)")
+
+
+def test_a_dead_letter_is_read_back_with_its_reason_and_forgotten(queue):
+    queue.queue.dead_letter("{oops", "TrainingJob: not JSON")
+    (letter,) = queue.queue.dead_letters()
+    assert (letter.body, letter.reason) == ("{oops", "TrainingJob: not JSON")
+    queue.queue.forget(letter)
+    assert queue.queue.dead_letters() == []
+
+
+def test_the_depth_counts_waiting_jobs(queue):
+    before = queue.queue.depth()
+    queue.queue.enqueue(JOB)
+    assert queue.queue.depth() == before + 1
+    queue.bodies()

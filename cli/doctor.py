@@ -1,0 +1,135 @@
+"""`opportune doctor`: everything a deployment needs, one line each: ok, or what to do."""
+
+from __future__ import annotations
+
+import datetime as dt
+import email.utils
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+import click
+import urllib3
+
+from cli.clouds import deployment, service_option
+from cli.redrive import LOOK_S
+from shared.errors import ConfigurationError, NoSamplesError, OpportuneError, UnavailableError
+from shared.ports import CloudServices
+from shared.settings import Settings
+from shared.state import State
+
+#: a clock further off than this puts a decision into the wrong slot, and breaks request signatures
+MOST_SKEW_S: Final = 30.0
+
+
+@click.command()
+@service_option
+def doctor(service: str | None) -> None:
+    """Check settings, credentials, Prometheus, queues, tables, training service, endpoint, policy and clock.
+
+    Reads only. Exits with 1 when something is not ok.
+
+    \b
+    Example: opportune doctor --service qa
+    """
+    settings, clouds = deployment(service)
+    failed = _told("settings", lambda: f"service {settings.service}, mode {settings.mode}")
+    failed |= _told("policy", lambda: _policy(settings))
+    failed |= _told("clock", lambda: _clock(settings))
+    failed |= _told("metrics", lambda: _metrics(settings))
+    for cloud, services in clouds.items():
+        for name, check in _checks(services, settings).items():
+            failed |= _told(f"{cloud} {name}", check)
+    if "aws" not in clouds:
+        click.echo("--    aws: not configured (set AWS_REGION)")
+    if "azure" not in clouds:
+        click.echo("--    azure: not configured (set OPPORTUNE_AZURE_STORAGE_ACCOUNT)")
+    sys.exit(1 if failed else 0)
+
+
+def _told(name: str, check: Callable[[], str]) -> bool:
+    """Print the check's line; whether it failed."""
+    try:
+        click.echo(f"ok    {name}: {check()}")
+    except OpportuneError as exc:
+        click.echo(f"FAIL  {name}: {exc}")
+        return True
+    return False
+
+
+def _checks(services: CloudServices, settings: Settings) -> dict[str, Callable[[], str]]:
+    """One read per service of a cloud."""
+
+    def table() -> str:
+        paused = State(services.documents).control(settings.service).paused
+        return "answers" + (", retraining is PAUSED: `opportune resume`" if paused else "")
+
+    def dead() -> str:
+        letters = services.queue.dead_letters(LOOK_S)
+        return f"{len(letters)} messages" + (", see `opportune redrive --dry-run`" if letters else "")
+
+    def objects() -> str:
+        next(iter(services.objects.list("feedback/")), None)
+        return "answers"
+
+    def training() -> str:
+        services.training.status("opportune-doctor")
+        return "answers"
+
+    def endpoint() -> str:
+        version = services.host.serving_version()
+        return f"serves {version}" if version else "nothing serves yet; the first accepted model makes it"
+
+    return {
+        "table": table,
+        "queue": lambda: f"{services.queue.depth()} jobs wait",
+        "dead letters": dead,
+        "objects": objects,
+        "training service": training,
+        "endpoint": endpoint,
+    }
+
+
+def _policy(settings: Settings) -> str:
+    from policy.policies import live_policy
+
+    found = live_policy(settings.policy, settings.static_every_slots)
+    return f"{found.name}, sha256 {found.sha256[:12]}"
+
+
+def _clock(settings: Settings) -> str:
+    """Compare with the clock of Prometheus: decisions are made from its time stamps."""
+    if not settings.prometheus_url.startswith(("http://", "https://")):
+        raise ConfigurationError("OPPORTUNE_PROMETHEUS_URL", settings.prometheus_url, "an http:// or https:// address")
+    try:
+        answer = urllib3.request("GET", settings.prometheus_url, timeout=5.0, retries=False, redirect=False)
+    except urllib3.exceptions.HTTPError as exc:
+        raise UnavailableError(
+            "Prometheus", f"{settings.prometheus_url}: {type(exc).__name__}; is it running?"
+        ) from exc
+    date = answer.headers.get("Date")
+    if date is None:
+        return f"{dt.datetime.now(dt.UTC):%H:%M:%S} UTC (Prometheus does not say its own time)"
+    skew_s = time.time() - email.utils.parsedate_to_datetime(date).timestamp()
+    if abs(skew_s) > MOST_SKEW_S:
+        raise UnavailableError("clock", f"{skew_s:+.0f} s away from Prometheus; synchronise one of them (NTP)")
+    return f"within {max(1.0, abs(skew_s)):.0f} s of Prometheus"
+
+
+def _metrics(settings: Settings) -> str:
+    from policy.state import METRICS
+    from shared.adapters.prometheus import PrometheusMetrics
+
+    token = settings.prometheus_token
+    if token.startswith("ssm:"):
+        raise ConfigurationError(
+            "OPPORTUNE_PROMETHEUS_TOKEN", token, "here the token itself; only the functions read references"
+        )
+    source = PrometheusMetrics(settings.prometheus_url, settings.service, token, settings.prometheus_auth)
+    now_s = time.time()
+    window = source.window(now_s - settings.window_slots * settings.slot_seconds, now_s, settings.slot_seconds)
+    missing = [name for name in METRICS if not window.series.get(name) or not window.series[name].values]
+    if len(missing) == len(METRICS):
+        raise NoSamplesError(f"any metric of service {settings.service!r}")
+    return f"{settings.prometheus_url} has samples" + (f", none yet of {', '.join(missing)}" if missing else "")
