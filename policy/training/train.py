@@ -34,7 +34,7 @@ _SCALE: Final[dict[Reward, float]] = {"usd": 0.1, "regret": 20.0, "paper": 0.1}
 
 #: rollouts between two saves
 _SAVE_EVERY: Final = 25
-#: traces on which the readiness to retrain is chosen
+#: traces on which the readiness to retrain is chosen; no more than are trained on
 CALIBRATION_TRACES: Final = 480
 
 Progress = Callable[[str, int, int], None]
@@ -78,7 +78,7 @@ PRESETS: Final[dict[str, Recipe]] = {
     "ppo": Recipe(
         observation="multistream",
         steps=6_000_000,
-        refine_steps=4_000_000,
+        refine_steps=3_000_000,
         traces=2000,
         wide_share=0.15,
         services=512,
@@ -229,7 +229,7 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
         learning_s += time.monotonic() - started
         steps_done += int(model.num_timesteps)
     # traces that no weight was trained on, but from the training families
-    judges = training_pool(CALIBRATION_TRACES, recipe.seed + 1_000, recipe.families, recipe.spread)
+    judges = training_pool(min(CALIBRATION_TRACES, recipe.traces), recipe.seed + 1_000, recipe.families, recipe.spread)
     shift = calibrate(model.policy, recipe.observation, judges, recipe.seed + 99)
     return save()
 

@@ -18,7 +18,7 @@ from policy.training.pool import Pool
 from policy.training.score import run_cost
 from policy.training.train import Recipe, train
 
-SMALL = {"steps": 4096, "traces": 14, "services": 32, "n_steps": 16, "clone_steps": 2048}
+SMALL = {"steps": 4096, "refine_steps": 1024, "traces": 14, "services": 32, "n_steps": 16, "clone_steps": 2048}
 
 
 def silent(phase: str, done: int, total: int) -> None:
