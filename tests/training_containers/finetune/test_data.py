@@ -99,7 +99,7 @@ def test_a_line_that_does_not_parse_is_named_by_number(tmp_path: Path, line: str
         ("missing.jsonl", None, "cannot be read"),
         ("empty.jsonl", b"", "holds no question"),
         ("cut.jsonl.xz", lzma.compress(b'{"question": "q", "answers": ["a"]}\n' * 9)[:-20], "damaged"),
-        ("cut.jsonl.gz", gzip.compress(b'{"question": "q", "answers": ["a"]}\n' * 9)[:-9], "damaged"),
+        ("cut.jsonl.gz", gzip.compress(b'{"question": "q", "answers": ["a"]}\n' * 9, mtime=0)[:-9], "damaged"),
         ("latin.jsonl", '{"question": "é"}'.encode("latin-1"), "line 1: not UTF-8"),
         ("not-squad.json", b'{"data": [{}]}', "not SQuAD JSON"),
         ("broken.json", b'{"data":\n\n [', "line 3"),
