@@ -141,3 +141,62 @@ class LambdaRuntime:
 def _children(pid: int) -> list[int]:
     threads = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for thread in threads for child in thread.read_text().split()]
+
+
+class AzureWorker:
+    """An unpacked Azure package in the worker library; `functions` is what it indexed: name -> bindings."""
+
+    def __init__(self, package: Path, env: Mapping[str, str], log: Path) -> None:
+        self._log = log.open("ab")
+        self._process = subprocess.Popen(
+            [str(PYTHON), "-P", str(ROOT / "infra" / "azure_worker.py"), str(package)],
+            cwd=package,
+            env=clean_env(env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+        told = self._read()
+        if told["error"]:
+            self.close()
+            raise FunctionError(told["error"])
+        self.functions: dict[str, list[dict[str, Any]]] = told["functions"]
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait(timeout=10)
+            raise FunctionError(f"the worker ended with {self._process.returncode}; see {self._log.name}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def invoke(self, function: str, inputs: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> Any:
+        """Call one function; inputs and metadata are name -> [type, value], see infra/azure_worker.py.
+
+        Raises:
+            FunctionError: it raised.
+        """
+        assert self._process.stdin is not None
+        asked = {"function": function, "inputs": dict(inputs), "metadata": dict(metadata or {})}
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        told = self._read()
+        if not told["ok"]:
+            raise FunctionError(told["error"])
+        return told["returned"]
+
+    def close(self) -> None:
+        """End the worker."""
+        self._process.kill()
+        self._process.wait(timeout=10)
+        for stream in (self._process.stdin, self._process.stdout, self._log):
+            assert stream is not None
+            stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
