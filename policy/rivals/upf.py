@@ -96,7 +96,9 @@ class Upf:
             kept = self._rng.choice(len(target), MOST, replace=False)
             both, target = both[:, kept], target[kept]
         features = self._features(both[0], both[1], first)
-        self._model = ElasticNetCV(l1_ratio=list(RATIOS), alphas=25, cv=3, tol=1e-3, max_iter=5000).fit(features, target)
+        self._model = ElasticNetCV(l1_ratio=list(RATIOS), alphas=25, cv=3, tol=1e-3, max_iter=5000).fit(
+            features, target
+        )
         self._variance = float(np.mean((self._model.predict(features) - target) ** 2))
         self._fitted_at = history.t
 
