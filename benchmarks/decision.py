@@ -6,7 +6,7 @@
 The traces are the project's own test set (seeds that nothing is trained or tuned on; families marked * are not
 trained on at all) and the real matrices, each at three prices. `periodic@warm-up` (and cara-t, cara-ct, cara-p) is the
 rule tuned on the first quarter of the trace it runs on; `ppo@cheapest` and the like are ablations. Intervals are 95 %,
-stratified bootstrap over traces.
+stratified bootstrap over traces. `--per-family 0` runs the real matrices alone.
 """
 
 from __future__ import annotations
@@ -137,6 +137,8 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     buckets = np.array([BUCKETS[int(np.searchsorted(EDGES, row.cost_ratio, side="right"))] for row in rows])
     planned = np.array([row.oracle_retrains for row in rows])
     generated = families != "real"
+    if not generated.any():
+        generated[:] = True  # --per-family 0: the real matrices alone
     table: dict[str, Any] = {}
     for policy in rows[0].runs:
         values, retrains, quality, micros = np.array([row.runs[policy] for row in rows], dtype=np.float64).T
