@@ -1,0 +1,197 @@
+"""Cold start, warm tick, memory and size of the packaged functions, in AWS's runtime emulator under Python 3.13.
+
+    make package && python -m benchmarks.functions [--repeat 11] [--json]
+
+The clouds around the functions are a local moto and a local Prometheus of constant answers: network time is theirs,
+and small. A warm tick's own time is its processor time, so that waiting for them does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import boto3  # noqa: TID251 - plays the deployment
+import msgspec
+
+from infra.package import LIMITS_MB, size_mb
+from infra.runtimes import ROOT, LambdaRuntime
+
+#: key -> the most it may be
+GOALS: Final = {
+    "schedule_cold_ms": 700.0,
+    "http_cold_ms": 600.0,
+    "tick_warm_p99_ms": 20.0,
+    "peak_memory_mb": 128.0,
+    "aws_unzipped_mb": LIMITS_MB["aws"],
+    "aws_zip_mb": LIMITS_MB["aws zip"],
+    "azure_mb": LIMITS_MB["azure"],
+}
+WARM_TICKS: Final = 100
+HTTP_EVENT: Final = {
+    "version": "2.0",
+    "routeKey": "ANY /{proxy+}",
+    "rawPath": "/healthz",
+    "rawQueryString": "",
+    "headers": {"host": "api.example.com"},
+    "requestContext": {
+        "http": {"method": "GET", "path": "/healthz", "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1"},
+        "stage": "$default",
+    },
+    "isBase64Encoded": False,
+}
+
+
+class _Prometheus(BaseHTTPRequestHandler):
+    """Every range query has a sample per step, every instant query none."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """One query."""
+        asked = parse_qs(urlsplit(self.path).query)
+        data: dict[str, Any] = {"resultType": "vector", "result": []}
+        if "start" in asked:
+            start, end, step = (float(asked[name][0]) for name in ("start", "end", "step"))
+            values = [[start + n * step, "0.5"] for n in range(int((end - start) / step) + 1)]
+            data = {"resultType": "matrix", "result": [{"metric": {}, "values": values}]}
+        body = json.dumps({"status": "success", "data": data}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Silent."""
+
+
+@contextmanager
+def clouds() -> Iterator[dict[str, str]]:
+    """A moto with the table and queues of a deployment, and a Prometheus; yields the functions' environment."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    prometheus = ThreadingHTTPServer(("127.0.0.1", 0), _Prometheus)
+    threading.Thread(target=prometheus.serve_forever, daemon=True).start()
+    env = {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.get_host_and_port()[1]}",
+        "OPPORTUNE_PROMETHEUS_URL": f"http://127.0.0.1:{prometheus.server_address[1]}",
+        "OPPORTUNE_MODE": "watch",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "POWERTOOLS_TRACE_DISABLED": "true",
+    }
+    make_resources(env)
+    try:
+        yield env
+    finally:
+        prometheus.shutdown()
+        server.stop()
+
+
+def make_resources(env: Mapping[str, str]) -> None:
+    """Table, queues and bucket under the default names."""
+
+    def client(service: str) -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=env["AWS_ENDPOINT_URL"],
+            region_name=env["AWS_REGION"],
+            aws_access_key_id="x",
+            aws_secret_access_key="x",
+        )
+
+    client("dynamodb").create_table(
+        TableName="opportune",
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": "kind", "KeyType": "HASH"}, {"AttributeName": "key", "KeyType": "RANGE"}],
+        AttributeDefinitions=[
+            {"AttributeName": "kind", "AttributeType": "S"},
+            {"AttributeName": "key", "AttributeType": "S"},
+        ],
+    )
+    for queue in ("opportune-retrain", "opportune-retrain-dlq"):
+        client("sqs").create_queue(QueueName=queue)
+    client("s3").create_bucket(Bucket="opportune")
+
+
+def cold_ms(package: Path, handler: str, event: Any, env: Mapping[str, str], log: Path) -> tuple[float, float]:
+    """(milliseconds from the first request to its answer, peak megabytes) of a fresh environment."""
+    with LambdaRuntime(package, handler, env, log) as function:
+        begun = time.perf_counter()
+        function.invoke(event)
+        return (time.perf_counter() - begun) * 1e3, function.peak_memory_mb()
+
+
+def warm_tick(package: Path, env: Mapping[str, str], log: Path) -> tuple[float, float]:
+    """(99th percentile of a warm tick's processor time in milliseconds, peak megabytes)."""
+    # Every tick a slot of its own: a slot that is settled already would be less work.
+    quick = {**env, "OPPORTUNE_SLOT_SECONDS": "0.05"}
+    with LambdaRuntime(package, "functions.aws.schedule.handler", quick, log) as function:
+        for _ in range(10):
+            function.invoke({})
+        taken = []
+        for _ in range(WARM_TICKS):
+            before = function.processor_ms()
+            function.invoke({})
+            taken.append(function.processor_ms() - before)
+        return sorted(taken)[round(0.99 * len(taken)) - 1], function.peak_memory_mb()
+
+
+def measure(build: Path, repeat: int) -> dict[str, float]:
+    """Every number, under the names of GOALS."""
+    package = build / "aws"
+    with clouds() as env, tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "function.log"
+        schedule = [cold_ms(package, "functions.aws.schedule.handler", {}, env, log) for _ in range(repeat)]
+        http = [cold_ms(package, "functions.aws.http.handler", HTTP_EVENT, env, log) for _ in range(repeat)]
+        tick_ms, tick_mb = warm_tick(package, env, log)
+    return {
+        "schedule_cold_ms": statistics.median(ms for ms, _ in schedule),
+        "http_cold_ms": statistics.median(ms for ms, _ in http),
+        "tick_warm_p99_ms": tick_ms,
+        "peak_memory_mb": max(tick_mb, *(mb for _, mb in schedule), *(mb for _, mb in http)),
+        "aws_unzipped_mb": size_mb(package),
+        "aws_zip_mb": size_mb(build / "aws.zip"),
+        "azure_mb": size_mb(build / "azure"),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--build", type=Path, default=ROOT / "build", help="where `make package` wrote")
+    parser.add_argument("--repeat", type=int, default=11, help="cold starts each; the median counts")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    options = parser.parse_args()
+    if not (options.build / "aws.zip").exists() or not (options.build / "azure").exists():
+        sys.exit("opportune: no packages there; run `make package` first")
+    found = {name: round(value, 1) for name, value in measure(options.build.resolve(), options.repeat).items()}
+    if options.json:
+        print(msgspec.json.encode(found).decode())
+        return
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, medians of {options.repeat}")
+    for name, value in found.items():
+        print(f"{name:<18} {value:>8.1f}   goal {GOALS[name]:>6.0f}   {'ok' if value <= GOALS[name] else 'MISSED'}")
+
+
+if __name__ == "__main__":
+    main()
