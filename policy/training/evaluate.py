@@ -14,9 +14,9 @@ from policy.training.dynamics import Dynamics, Observation, Rules
 from policy.training.export import actor_probabilities
 from policy.training.pool import Pool
 
-#: what is added to the retrain logits, tried in this order. Not much readier than PPO left it: what looks a little
+#: what is added to the retrain logits, tried in this order. Never readier than PPO left it: what looks a little
 #: cheaper on the training families thrashes on drift that nobody has seen
-SHIFTS: Final = (0.0, -0.6, -0.3, 0.3)
+SHIFTS: Final = (0.0, -0.6, -0.3)
 
 
 def ratios(
