@@ -39,7 +39,7 @@ class _Message(metaclass=_Kind):
 class _Protos:
     """Any message of the protocol by its name."""
 
-    def __getattr__(self, name: str) -> type[_Message]:
+    def __getattr__(self, name: str) -> _Kind:
         return _Kind(name, (_Message,), {})
 
 
