@@ -82,7 +82,7 @@ def build(cloud: str, arch: str, out: Path) -> Path:
     shutil.rmtree(work, ignore_errors=True)
     site = work if cloud == "aws" else work / ".python_packages" / "lib" / "site-packages"
     site.mkdir(parents=True)
-    _install(site, ROOT / "requirements" / f"functions-{cloud}.txt", ARCHITECTURES[arch])
+    _install(compiler, site, ROOT / "requirements" / f"functions-{cloud}.txt", ARCHITECTURES[arch])
     for pattern in trim(site):
         print(f"opportune: {cloud}: {pattern} in infra/trim.py matches nothing any more", file=sys.stderr)
     _copy_project(work, cloud)
@@ -92,13 +92,14 @@ def build(cloud: str, arch: str, out: Path) -> Path:
     return final
 
 
-def _install(site: Path, lock: Path, machine: str) -> None:
+def _install(python: str, site: Path, lock: Path, machine: str) -> None:
+    """Fetch with the pip of the functions' Python: an older one judges by the Python it runs on itself."""
     wanted = [
         line
         for line in lock.read_text().splitlines()
         if line and not line.startswith(("#", " ")) and line.split("==")[0] not in UNUSED
     ]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--no-compile", "--target", str(site), "--only-binary", ":all:"]
     command += ["--python-version", PYTHON, "--implementation", "cp"]
     for glibc in ("2_28", "2_17"):  # pip takes only the platforms named, not the older ones they include

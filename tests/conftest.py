@@ -7,6 +7,7 @@ Imported inside the fixtures, so that tests which need neither wait for neither.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,12 @@ import pytest
 
 if TYPE_CHECKING:
     from shared.settings import Settings
+
+
+def pytest_configure() -> None:
+    """A job in the background of a script ignores Ctrl-C and so would every program that the tests interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ _EXPIRING: Final = "decision"
 
 
 @functools.cache
-def _session() -> Any:
+def session() -> Any:
     """The process's SDK session: boto3's core without its transfer manager, a tenth of a second of every cold start.
 
     In Azure the function app's managed identity takes AWS_ROLE_ARN on: its Entra token is exchanged at AWS STS, so no
@@ -39,7 +39,7 @@ def _session() -> Any:
     """
     import botocore.session
 
-    session = botocore.session.get_session()
+    made = botocore.session.get_session()
     role = os.environ.get("AWS_ROLE_ARN")
     if role and "IDENTITY_ENDPOINT" in os.environ:
         from botocore.credentials import AssumeRoleWithWebIdentityCredentialFetcher, DeferredRefreshableCredentials
@@ -48,14 +48,14 @@ def _session() -> Any:
 
         audience = os.environ.get("AWS_ROLE_AUDIENCE", "api://opportune")
         fetcher = AssumeRoleWithWebIdentityCredentialFetcher(
-            client_creator=session.create_client,
+            client_creator=made.create_client,
             web_identity_token_loader=functools.partial(Entra().token, audience),
             role_arn=role,
         )
-        session._credentials = DeferredRefreshableCredentials(
+        made._credentials = DeferredRefreshableCredentials(
             method="assume-role-with-web-identity", refresh_using=fetcher.fetch_credentials
         )
-    return session
+    return made
 
 
 @functools.cache
@@ -66,7 +66,7 @@ def client(service: str) -> Any:
     # Short waits: a function that hangs on one cloud could not use the other.
     retries = {"mode": "standard", "total_max_attempts": 2}
     config = Config(connect_timeout=2, read_timeout=20, retries=retries, max_pool_connections=32)
-    return _session().create_client(service, config=config)
+    return session().create_client(service, config=config)
 
 
 @contextmanager

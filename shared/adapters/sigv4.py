@@ -6,19 +6,11 @@ boto3 fixes its time-outs when a client is made; a request with its own deadline
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping
-from typing import Any
 
+from shared.adapters.aws import session
 from shared.errors import UnavailableError
-
-
-@functools.cache
-def _session() -> Any:
-    from botocore.session import Session
-
-    return Session()
 
 
 def signed(
@@ -37,7 +29,7 @@ def signed(
     if not region:
         raise UnavailableError(f"AWS {service}", "the region is unknown; set AWS_REGION")
     try:
-        credentials = _session().get_credentials()
+        credentials = session().get_credentials()
         if credentials is None:
             raise UnavailableError(f"AWS {service}", "no credentials here; give the function a role, or log in to AWS")
         request = AWSRequest(method, url, dict(headers), data=body)

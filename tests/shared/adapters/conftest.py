@@ -60,6 +60,8 @@ def queue(request: pytest.FixtureRequest) -> Queue:
             ],
         )
     settings: Settings = request.getfixturevalue("azurite")
+    for name in ("opportune-retrain", "opportune-retrain-poison"):  # other tests of this worker used them too
+        QueueClient.from_connection_string(settings.azure_storage_connection, name).clear_messages()
 
     def texts(name: str) -> list[str]:
         client = QueueClient.from_connection_string(settings.azure_storage_connection, name)

@@ -14,10 +14,10 @@ import pytest
 
 pytestmark = pytest.mark.xdist_group("clouds")
 USE = """
-from shared.adapters.aws import DynamoDocuments, _session
+from shared.adapters.aws import DynamoDocuments, session
 documents = DynamoDocuments("opportune", 1.0)
 documents.put("federated", "k", b"v")
-print(documents.get("federated", "k").body.decode(), _session().get_credentials().method)
+print(documents.get("federated", "k").body.decode(), session().get_credentials().method)
 """
 
 

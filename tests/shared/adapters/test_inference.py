@@ -82,12 +82,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     }.items():
         monkeypatch.setenv(name, value)
     aws.client.cache_clear()
-    sigv4._session.cache_clear()
+    aws.session.cache_clear()
     yield made
     made.shutdown()
     made.server_close()
     aws.client.cache_clear()
-    sigv4._session.cache_clear()
+    aws.session.cache_clear()
 
 
 def sagemaker(server: Server, timeout_s: float = 5.0) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def azureml(server: Server, settings: Settings | None = None, timeout_s: float =
 def sdk(server: Server) -> Any:
     """What boto3 itself would do."""
     config = Config(retries={"total_max_attempts": 1})
-    return boto3.client("sagemaker-runtime", endpoint_url=server.url, config=config)
+    return boto3.Session().client("sagemaker-runtime", endpoint_url=server.url, config=config)
 
 
 def test_sagemaker_gets_the_request_that_its_own_sdk_would_send(server: Server) -> None:
@@ -220,9 +220,9 @@ def test_without_a_region_or_credentials_it_says_what_to_do(monkeypatch: pytest.
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    sigv4._session.cache_clear()
+    aws.session.cache_clear()
     with pytest.raises(UnavailableError, match="set AWS_REGION"):
         sigv4.signed("GET", "http://x/", b"", {}, service="aps")
     with pytest.raises(UnavailableError, match="no credentials"):
         sigv4.signed("GET", "http://x/", b"", {}, service="aps", region="eu-west-1")
-    sigv4._session.cache_clear()
+    aws.session.cache_clear()

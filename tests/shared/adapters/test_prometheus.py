@@ -20,7 +20,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from local.supervisor import tool
-from shared.adapters import sigv4
+from shared.adapters import aws
 from shared.adapters.prometheus import PrometheusMetrics, _Signature
 from shared.errors import MetricsUnavailableError
 from shared.queries import METRICS
@@ -223,12 +223,12 @@ def amazon(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "AWS_REGION": "eu-central-1",
     }.items():
         monkeypatch.setenv(name, value)
-    sigv4._session.cache_clear()
+    aws.session.cache_clear()
     Amazon.scopes = []
     server = serve(Amazon)
     yield f"http://127.0.0.1:{server.server_address[1]}/workspaces/ws-1"
     server.shutdown()
-    sigv4._session.cache_clear()
+    aws.session.cache_clear()
 
 
 def test_amazons_prometheus_accepts_the_signature_of_every_query(amazon: str) -> None:

@@ -32,6 +32,18 @@ MakeJob = Callable[..., Path]
 StartTrain = Callable[..., subprocess.Popen[str]]
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Weights are equal to the bit only at one number of threads, and tests that ran before may have changed it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model that knows the first 48 builtin questions."""
