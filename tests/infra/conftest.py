@@ -25,13 +25,6 @@ TOKEN_AT = "/opportune/dev/operator-token"
 WANTED = ("mode=act", "policy=always", "serveInstance=ml.c5.xlarge", f"operatorToken=ssm:{TOKEN_AT}")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Packages are built once: everything here runs on one worker."""
-    for item in items:
-        if Path(item.fspath).parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group("packages"))
-
-
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with aws/, aws.zip and azure/."""

@@ -14,7 +14,7 @@ from shared.adapters.azure import BlobObjects, StorageQueue, TableDocuments
 from shared.contracts import FeedbackPair, TrainingJob, decode, encode
 from shared.state import State
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.xdist_group("packages"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

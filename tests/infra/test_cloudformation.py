@@ -9,6 +9,7 @@ import pytest
 from infra.runtimes import ROOT
 
 pytestmark = [
+    pytest.mark.xdist_group("packages"),
     pytest.mark.slow,
     # resources of the stack that moto does not know; the linter checks them
     pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning"),

@@ -22,6 +22,7 @@ from infra.runtimes import FunctionError, LambdaRuntime, tree_digest
 from shared.contracts import FeedbackPair, Metrics, ModelManifest, TrainingJob, decode, encode
 
 pytestmark = [
+    pytest.mark.xdist_group("packages"),
     pytest.mark.slow,
     # resources of the stack that moto does not know; the linter checks them
     pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning"),

@@ -10,7 +10,7 @@ import pytest
 from infra.package import LIMITS_MB, PackageError, check_limit, compile_modules, python313, size_mb, write_zip
 from infra.runtimes import PYTHON, ROOT, tree_digest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packages")]
 SITE = {"aws": "", "azure": ".python_packages/lib/site-packages"}
 #: imports every module that a function of the cloud can reach, from the package alone
 IMPORT_ALL = """

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, quote
 
 import pytest
 import requests
+import urllib3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -92,11 +93,22 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
+        deadline = time.monotonic() + 60
+        while not _ready(port):
+            assert process.poll() is None and time.monotonic() < deadline, "Prometheus did not start"
+            time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(10)
         target.shutdown()
+
+
+def _ready(port: int) -> bool:
+    try:
+        return urllib3.request("GET", f"http://127.0.0.1:{port}/-/ready", retries=False, timeout=2).status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
 
 
 def test_samples_of_this_service_over_the_window(prometheus: str) -> None:
@@ -130,7 +142,7 @@ def test_each_clouds_latency_and_last_sign_of_life(prometheus: str) -> None:
             served = source.served(now, 1.0)
         except MetricsUnavailableError:
             served = {}
-        if served and served["aws"].latency_s is not None:
+        if served and served["aws"].latency_s is not None and served["aws"].seen_s is not None:
             break
         assert time.monotonic() < deadline, "Prometheus scraped nothing"
         time.sleep(0.3)
