@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
-from shared.contracts import Cloud, FeedbackPair, MetricWindow, TrainingJob
+from shared.contracts import Cloud, MetricWindow, TrainingJob
 
 
 class Clock(Protocol):
@@ -147,12 +147,6 @@ class InferenceClient(Protocol):
     def invoke(self, url: str, body: dict[str, Any], timeout_s: float, headers: dict[str, str]) -> dict[str, Any]:
         """Raises UnavailableError on timeout, refusal or 5xx, InvalidInputError on 4xx."""
         ...
-
-
-class FeedbackStore(Protocol):
-    """Where labelled pairs wait to be trained on."""
-
-    def append(self, pairs: Iterable[FeedbackPair]) -> None: ...
 
 
 class Notifier(Protocol):
