@@ -28,13 +28,15 @@ import numpy as np
 from benchmarks.ablations import ABLATIONS, Ablated
 from benchmarks.intervals import bootstrap, interquartile_mean
 from policy.history import Decider
+from policy.policies import SHIPPED, NetworkPolicy, load_policy
 from policy.rivals.registry import RIVALS, make
 from policy.rivals.tuning import ratio_of
 from policy.rivals.warm_up import GRIDS, WarmedUp, warm_up_of
 from policy.training.backtest import check_policy, decider_for, run_one
 from policy.training.generators import FAMILIES, HELD_OUT, generate
+from policy.training.lockstep import replay_many
 from policy.training.replay import replay
-from policy.training.score import oracle, run_cost
+from policy.training.score import RunScore, oracle, run_cost
 from policy.training.trace import Trace, load
 from shared.errors import InvalidInputError
 
@@ -46,6 +48,10 @@ REAL_RATIOS: Final = (0.5, 2.0, 8.0)
 EDGES: Final = (2.0, 8.0, 30.0)
 BUCKETS: Final = ("below 2", "2 to 8", "8 to 30", "above 30")
 SLOW: Final = ("upf",)
+#: traces that one worker takes at a time
+CHUNK: Final = 20
+#: the shipped policy, which the others are compared with
+OURS: Final = "ppo"
 
 Job = tuple[str, str, int]  # (family, file or "", seed)
 
@@ -88,30 +94,56 @@ def variant_of(name: str, variant: str, trace: Trace) -> Decider:
     return Ablated(decider_for(name, trace), variant)
 
 
-def run_job(job: Job, policies: Sequence[str]) -> Row:
-    """Every policy on one trace."""
-    trace = trace_of(job)
-    best = oracle(trace)
-    runs = {}
+def run_jobs(jobs: Sequence[Job], policies: Sequence[str]) -> list[Row]:
+    """Every policy on some traces. Networks live all of them at once; the first alone too, to be timed."""
+    traces = [trace_of(job) for job in jobs]
+    optima = [oracle(trace) for trace in traces]
+    runs: list[dict[str, list[float]]] = [{} for _ in jobs]
     for policy in policies:
         name, _, variant = policy.partition("@")
-        if variant:
-            score = run_cost(trace, replay(trace, variant_of(name, variant, trace), job[2]))
-            runs[policy] = [score.cost_usd / best[0], score.retrains, score.mean_quality, 0.0]
-        else:
-            run = run_one(trace, trace.name, policy, job[2], best)
-            runs[policy] = [run.ratio, run.retrains, run.mean_quality, 1e6 * run.seconds_per_decision]
-    return Row(job[0], Path(job[1]).name, job[2], ratio_of(trace), sum(action > 0 for action in best[1]), runs)
+        network = network_of(name) if not variant else None
+        if network is not None:
+            decided = replay_many(traces, network, [seed for _, _, seed in jobs])
+            timed = run_one(traces[0], "", policy, jobs[0][2], optima[0])
+            for k, (trace, decisions) in enumerate(zip(traces, decided, strict=True)):
+                micros = 1e6 * timed.seconds_per_decision if k == 0 else float("nan")
+                runs[k][policy] = _entry(run_cost(trace, decisions), optima[k][0], micros)
+            continue
+        for k, (trace, (_, _, seed)) in enumerate(zip(traces, jobs, strict=True)):
+            if variant:
+                decisions = replay(trace, variant_of(name, variant, trace), seed)
+                runs[k][policy] = _entry(run_cost(trace, decisions), optima[k][0], float("nan"))
+            else:
+                run = run_one(trace, trace.name, policy, seed, optima[k])
+                runs[k][policy] = [run.ratio, run.retrains, run.mean_quality, 1e6 * run.seconds_per_decision]
+    return [
+        Row(job[0], Path(job[1]).name, job[2], ratio_of(trace), sum(a > 0 for a in best[1]), run)
+        for job, trace, best, run in zip(jobs, traces, optima, runs, strict=True)
+    ]
+
+
+def _entry(score: RunScore, optimum_usd: float, micros: float) -> list[float]:
+    return [score.cost_usd / optimum_usd, score.retrains, score.mean_quality, micros]
+
+
+def network_of(name: str) -> NetworkPolicy | None:
+    """The multi-stream network of that name, which many traces can be replayed with at once; None: anything else."""
+    if name in SHIPPED or name.endswith(".onnx"):
+        policy = load_policy(name)
+        if isinstance(policy, NetworkPolicy) and policy.observation == "multistream":
+            return policy
+    return None
 
 
 def measure(policies: Sequence[str], per_family: int, workers: int, progress: Callable[[int, int], None]) -> list[Row]:
     """Run everything; in the order of the jobs."""
     jobs = jobs_of(per_family)
-    rows = []
+    rows: list[Row] = []
     context = multiprocessing.get_context("spawn")
+    chunks = [jobs[k : k + CHUNK] for k in range(0, len(jobs), CHUNK)]
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for row in pool.map(run_job, jobs, [policies] * len(jobs), chunksize=4):
-            rows.append(row)
+        for done in pool.map(run_jobs, chunks, [policies] * len(chunks)):
+            rows += done
             progress(len(rows), len(jobs))
     return rows
 
@@ -151,7 +183,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
                 for bucket in BUCKETS
                 if (generated & (buckets == bucket)).any()
             },
-            "microseconds": float(micros.mean()),
+            "microseconds": float(np.nanmean(micros)) if np.isfinite(micros).any() else 0.0,
         }
     rules = {policy: entry["all"]["mean"] for policy, entry in table.items() if policy in RIVALS}
     if rules:
@@ -159,6 +191,55 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
         for entry in table.values():
             entry["gap_closed"] = (rules[best] - entry["all"]["mean"]) / (rules[best] - 1.0)
     return table
+
+
+def duels(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """`ppo` against the best rule of each family and bucket: means with intervals, and the paired difference.
+
+    The same traces under the same noise carry both, so the difference is known better than either mean.
+    """
+    families = np.array([row.family for row in rows])
+    buckets = np.array([BUCKETS[int(np.searchsorted(EDGES, row.cost_ratio, side="right"))] for row in rows])
+    rules = [name for name in rows[0].runs if name in RIVALS]
+    values = {name: np.array([row.runs[name][0] for row in rows]) for name in (OURS, *rules)}
+    generated = families != "real"
+    groups = [("all", generated)]
+    groups += [(name, families == name) for name in dict.fromkeys(families)]
+    groups += [(f"retrain costs {name}", generated & (buckets == name)) for name in BUCKETS]
+    found = []
+    for group, mask in groups:
+        if not mask.any():
+            continue
+        strata = list(families[mask])
+        best = min(rules, key=lambda name: float(values[name][mask].mean()))
+        ours, theirs = values[OURS][mask], values[best][mask]
+        found.append(
+            {
+                "group": group,
+                "traces": int(mask.sum()),
+                "ours": float(ours.mean()),
+                "ours_interval": bootstrap(ours, strata)["mean"],
+                "best": best,
+                "theirs": float(theirs.mean()),
+                "theirs_interval": bootstrap(theirs, strata)["mean"],
+                "difference": float((ours - theirs).mean()),
+                "difference_interval": bootstrap(ours - theirs, strata)["mean"],
+            }
+        )
+    return found
+
+
+def show_duels(found: Sequence[dict[str, Any]]) -> None:
+    """The comparison in Markdown."""
+    print(f"\n| traces | {OURS} | interval | best rule | its mean | interval | paired difference | interval |")
+    print("|---|---|---|---|---|---|---|---|")
+    for duel in found:
+        ours, theirs, gap = (duel[f"{key}_interval"] for key in ("ours", "theirs", "difference"))
+        print(
+            f"| {duel['group']} ({duel['traces']}) | {duel['ours']:.3f} | {ours[0]:.3f}-{ours[1]:.3f} | {duel['best']} "
+            f"| {duel['theirs']:.3f} | {theirs[0]:.3f}-{theirs[1]:.3f} "
+            f"| {duel['difference']:+.4f} | {gap[0]:+.4f} to {gap[1]:+.4f} |"
+        )
 
 
 def _part(mask: Any, families: Any, columns: tuple[Any, Any, Any, Any]) -> dict[str, Any]:
@@ -226,16 +307,18 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     def progress(done: int, of: int) -> None:
-        if done % 20 == 0 or done == of:
-            print(f"{done}/{of} traces", file=sys.stderr, flush=True)
+        print(f"{done}/{of} traces", file=sys.stderr, flush=True)
 
     rows = measure(policies, args.per_family, args.workers, progress)
     if args.add:
         rows = merged(rows, args.add)
     table = summary(rows)
     show(table)
+    found = duels(rows) if OURS in table and any(name in RIVALS for name in table) else []
+    show_duels(found)
     if args.json:
-        args.json.write_text(json.dumps({"policies": table, "rows": [dataclasses.asdict(row) for row in rows]}))
+        document = {"policies": table, "duels": found, "rows": [dataclasses.asdict(row) for row in rows]}
+        args.json.write_text(json.dumps(document))
 
 
 if __name__ == "__main__":

@@ -159,8 +159,7 @@ class NetworkPolicy:
         if np.isnan(observed).any():
             feature = self.features[int(np.argmax(np.isnan(observed)))]
             raise MetricsError(f"{feature.name} is missing from the observation")
-        margin = 0.5 * (self._high - self._low)
-        outside = (observed < self._low - margin) | (observed > self._high + margin)
+        outside = self.outside(observed)
         if outside.any():
             index = int(np.argmax(outside))
             feature = self.features[index]
@@ -170,6 +169,12 @@ class NetworkPolicy:
             )
         chances: NDArray[np.float64] = self.probabilities_of(observed[None])[0]
         return chances
+
+    def outside(self, observed: Floats) -> NDArray[np.bool_]:
+        """Which entries of observations (..., D) are far outside what their feature is believed to be."""
+        margin = 0.5 * (self._high - self._low)
+        outside: NDArray[np.bool_] = (observed < self._low - margin) | (observed > self._high + margin)
+        return outside
 
     def probabilities_of(self, observed: Floats) -> NDArray[np.float64]:
         """Action probabilities of many observations, unchecked, shape (N, D) -> (N, 3)."""

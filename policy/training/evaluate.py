@@ -43,8 +43,10 @@ def greedy(policy: Any, observation: Observation) -> Callable[[Floats], NDArray[
     return lambda observed: np.asarray(np.argmax(actor_probabilities(policy, observation, observed), axis=1))
 
 
-def calibrate(policy: Any, observation: Observation, pool: Pool, seed: int, shifts: Sequence[float] = SHIFTS) -> float:
-    """Shift the retrain logits by what costs least when the most probable action is taken; the shift.
+def calibrate(
+    policy: Any, observation: Observation, pool: Pool, seed: int, shifts: Sequence[float] = SHIFTS
+) -> tuple[float, float]:
+    """Shift the retrain logits by what costs least when the most probable action is taken; (shift, mean J / J*).
 
     PPO trains a policy that draws its actions; the exported one never draws.
     """
@@ -58,4 +60,4 @@ def calibrate(policy: Any, observation: Observation, pool: Pool, seed: int, shif
             if mean < best:
                 best_shift, best = shift, mean
         bias.copy_(original + torch.tensor([0.0, best_shift, best_shift]))
-    return best_shift
+    return best_shift, best

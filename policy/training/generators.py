@@ -1,4 +1,4 @@
-"""Randomised drift traces: eight families to train on, two (`HELD_OUT`) that training never sees.
+"""Randomised drift traces: ten families to train on, two (`HELD_OUT`) that training never sees.
 
 Every trace is built from the same few parts, drawn afresh:
 
@@ -34,13 +34,24 @@ class Spread:
     cost_usd: tuple[float, float] = (0.5, 100.0)  # of one retrain, log-uniform
     longest_steps: int = 6  # a retrain takes 1 to this many steps
     level: tuple[float, float] = (0.78, 0.95)  # quality of a fresh model
+    depth: tuple[float, float] = (0.3, 0.7)  # what a model loses in a world that it knows nothing of
     noise_sd: tuple[float, float] = (0.01, 0.05)
+    speed: tuple[float, float] | None = None  # the world moves faster by this factor, log-uniform; None: as it is
+    steps: tuple[int, int] = (MIN_STEPS, MAX_STEPS)
 
 
 #: like the traces that policies are judged on
 USUAL: Final = Spread()
 #: everything that may be met in life
-WIDE: Final = Spread(cost_usd=(0.2, 200.0), longest_steps=16, level=(0.4, 0.95), noise_sd=(0.0, 0.08))
+WIDE: Final = Spread(
+    cost_usd=(0.2, 200.0),
+    longest_steps=16,
+    level=(0.4, 0.95),
+    depth=(0.3, 1.0),
+    noise_sd=(0.0, 0.08),
+    speed=(0.5, 30.0),
+    steps=(24, MAX_STEPS),
+)
 #: retrains that are cheap beside what they bring, as on one small GPU instance
 CHEAP: Final = Spread(cost_usd=(0.5, 8.0), longest_steps=16)
 
@@ -162,18 +173,37 @@ def mixture(rng: np.random.Generator, steps: int) -> World:
 
 
 def seasonal(rng: np.random.Generator, steps: int) -> World:
-    """The world goes round: what a model forgets it is worth again half a period later. Held out of training."""
+    """The world goes round: what a model forgets it is worth again half a period later."""
     period = rng.uniform(18.0, 90.0)
     angle = 2.0 * np.pi * (np.arange(steps) / period + rng.random())
     return _moved(rng.uniform(0.1, 0.6) * np.sin(angle))
 
 
 def transient(rng: np.random.Generator, steps: int) -> World:
-    """Short spells of something else that pass by themselves; retraining chases them. Held out of training."""
+    """Short spells of something else that pass by themselves; retraining chases them."""
     position = np.cumsum(np.full(steps, float(rng.uniform(0.0, 0.002))))
     for point in _change_points(rng, steps, 2, 7, 12):
         position[point : point + int(rng.integers(4, 13))] += _severity(rng)
     return _moved(position)
+
+
+def halting(rng: np.random.Generator, steps: int) -> World:
+    """The world moves at a steady pace, rests, and moves on, in spells of any length. Held out of training."""
+    pace = float(np.exp(rng.uniform(np.log(0.004), np.log(0.03))))
+    spell = rng.uniform(10.0, 60.0)
+    moving = np.zeros(steps)
+    t, moves = 0, bool(rng.random() < 0.5)
+    while t < steps:
+        length = max(3, int(rng.exponential(spell)))
+        moving[t : t + length] = moves
+        t, moves = t + length, not moves
+    return _moved(pace * np.cumsum(moving))
+
+
+def slowing(rng: np.random.Generator, steps: int) -> World:
+    """Fast at first, then slower and slower. Held out of training."""
+    share = np.arange(steps) / steps
+    return _moved(float(np.exp(rng.uniform(np.log(0.15), np.log(2.0)))) * share ** rng.uniform(0.25, 0.6))
 
 
 #: family -> how its world moves; policies train on these
@@ -186,11 +216,13 @@ FAMILIES: Final[dict[str, Callable[[np.random.Generator, int], World]]] = {
     "accel": accelerating,
     "mixture": mixture,
     "reverting": reverting,
+    "seasonal": seasonal,
+    "transient": transient,
 }
 #: families that no policy is trained or tuned on
 HELD_OUT: Final[dict[str, Callable[[np.random.Generator, int], World]]] = {
-    "seasonal": seasonal,
-    "transient": transient,
+    "halting": halting,
+    "slowing": slowing,
 }
 
 
@@ -231,9 +263,10 @@ def generate(family: str, seed: int, steps: int | None = None, spread: Spread = 
         raise InvalidInputError(f"no drift family {family!r}; choose from: {', '.join([*FAMILIES, *HELD_OUT])}")
     names = [*FAMILIES, *HELD_OUT]
     rng = np.random.default_rng([seed, names.index(family)])
-    length = steps or int(rng.integers(MIN_STEPS, MAX_STEPS + 1))
+    length = steps or int(rng.integers(spread.steps[0], spread.steps[1] + 1))
     world = world_of(rng, length)
-    loss = rng.uniform(0.3, 0.7) * -np.expm1(-world.distance)
+    speed = float(np.exp(rng.uniform(*np.log(spread.speed)))) if spread.speed else 1.0
+    loss = rng.uniform(*spread.depth) * -np.expm1(-speed * world.distance)
     ramp = world.learnt[:, None]
     loss = ramp * loss + (1.0 - ramp) * loss[world.before]
     luck = rng.normal(0.0, np.exp(rng.uniform(np.log(0.004), np.log(0.028))), length)
@@ -260,5 +293,5 @@ def generate(family: str, seed: int, steps: int | None = None, spread: Spread = 
 
 
 def held_out_set(per_family: int = 40, seed: int = 900_000) -> list[Trace]:
-    """The project's own test set: `per_family` traces of each of the nine families, from seeds training never uses."""
+    """The project's own test set: `per_family` traces of each family, from seeds training never uses."""
     return [generate(family, seed + k) for family in (*FAMILIES, *HELD_OUT) for k in range(per_family)]

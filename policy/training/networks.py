@@ -23,6 +23,12 @@ from policy.state import OBSERVATION
 CLIP: Final = 6.0
 #: columns of the paper's observation that span magnitudes
 PAPER_LOGS: Final = tuple(f.name in ("request_rate", "latency") for f in OBSERVATION)
+#: stream of the multi-stream network -> its columns of the observation
+STREAMS: Final = {
+    "performance": slice(0, BLOCKS * PERFORMANCE),
+    "resources": slice(BLOCKS * PERFORMANCE, BLOCKS * (PERFORMANCE + RESOURCES)),
+    "deployment": slice(BLOCKS * (PERFORMANCE + RESOURCES), WIDTH),
+}
 #: smallest value whose logarithm is taken
 TINY: Final = 1e-4
 
@@ -79,14 +85,13 @@ class MultiStream(nn.Module):
     def forward(self, observed: torch.Tensor) -> torch.Tensor:
         """Fused features, (N, out)."""
         x = self.scaler(observed)
-        split = BLOCKS * PERFORMANCE
-        performance = x[:, :split].reshape(-1, BLOCKS, PERFORMANCE)
-        resources = x[:, split : split + BLOCKS * RESOURCES].reshape(-1, RESOURCES, BLOCKS)
+        performance = x[:, STREAMS["performance"]].reshape(-1, BLOCKS, PERFORMANCE)
+        resources = x[:, STREAMS["resources"]].reshape(-1, RESOURCES, BLOCKS)
         _, last = self.gru(performance)
         parts = [
             last[0],
             torch.relu(self.conv(resources)).flatten(1),
-            torch.relu(self.dense(x[:, split + BLOCKS * RESOURCES :])),
+            torch.relu(self.dense(x[:, STREAMS["deployment"]])),
         ]
         return torch.relu(self.fuse(torch.cat(parts, dim=1)))
 

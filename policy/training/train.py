@@ -5,6 +5,7 @@ One recipe is a frozen `Recipe`; `PRESETS` holds the ones that made the shipped 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from policy.training.environment import LLMVecEnv
 from policy.training.evaluate import calibrate
 from policy.training.export import export, features_of
 from policy.training.generators import CHEAP, FAMILIES, USUAL, Spread
-from policy.training.networks import AsymmetricPolicy, PaperExtractor
+from policy.training.networks import STREAMS, AsymmetricPolicy, MultiStream, PaperExtractor
 from policy.training.pool import Pool, training_pool
 
 #: brings returns to the order of one
@@ -35,7 +36,9 @@ _SCALE: Final[dict[Reward, float]] = {"usd": 0.1, "regret": 20.0, "paper": 0.1}
 #: rollouts between two saves
 _SAVE_EVERY: Final = 25
 #: traces on which the readiness to retrain is chosen; no more than are trained on
-CALIBRATION_TRACES: Final = 480
+CALIBRATION_TRACES: Final = 1000
+#: the weights are averaged over this last share of the training
+AVERAGED_SHARE: Final = 0.25
 
 Progress = Callable[[str, int, int], None]
 
@@ -60,8 +63,9 @@ class Recipe:
     gamma: float = 0.98
     gae_lambda: float = 0.95
     entropy: float = 0.003
-    refine_steps: int = 0  # environment steps of a second round: fresh traces, half the learning rate
+    rounds: int = 1  # the steps are divided into rounds, each on fresh traces
     clone_steps: int = 0  # environment steps to imitate the oracle on before PPO
+    without: tuple[str, ...] = ()  # streams the actor is not shown: performance, resources, deployment
 
 
 PRESETS: Final[dict[str, Recipe]] = {
@@ -77,10 +81,10 @@ PRESETS: Final[dict[str, Recipe]] = {
     ),
     "ppo": Recipe(
         observation="multistream",
-        steps=6_000_000,
-        refine_steps=3_000_000,
-        traces=2000,
-        wide_share=0.15,
+        steps=12_000_000,
+        rounds=4,
+        traces=2400,
+        wide_share=0.2,
         services=512,
         n_steps=32,
         minibatches=8,
@@ -92,12 +96,34 @@ PRESETS: Final[dict[str, Recipe]] = {
 }
 
 
-class _Report(BaseCallback):
-    """Tells the caller how far it is, and saves now and then, so that an interrupted training leaves something."""
+class _Average:
+    """The mean of a model's weights over the rollouts it was shown: steadier than the last ones alone."""
 
-    def __init__(self, progress: Progress, done: int, total: int, save: Callable[[], object]) -> None:
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean: dict[str, torch.Tensor] = {}
+
+    def add(self, policy: nn.Module) -> None:
+        """Take in the present weights."""
+        self.count += 1
+        for name, value in policy.state_dict().items():
+            mean = self._mean.setdefault(name, torch.zeros_like(value, dtype=torch.float64))
+            mean += (value.double() - mean) / self.count
+
+    def put_into(self, policy: nn.Module) -> None:
+        """Replace the weights by their mean."""
+        policy.load_state_dict({name: self._mean[name].to(v.dtype) for name, v in policy.state_dict().items()})
+
+
+class _Report(BaseCallback):
+    """Tells the caller how far it is, averages the last weights, and saves now and then."""
+
+    def __init__(
+        self, progress: Progress, done: int, total: int, average: _Average, save: Callable[[], object]
+    ) -> None:
         super().__init__()
         self._progress, self._done, self._total, self._save = progress, done, total, save
+        self._average = average
         self._rollouts = 0
 
     def _on_step(self) -> bool:
@@ -105,14 +131,17 @@ class _Report(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         self._rollouts += 1
-        self._progress("ppo", min(self._done + self.num_timesteps, self._total), self._total)
+        done = min(self._done + self.num_timesteps, self._total)
+        self._progress("ppo", done, self._total)
+        if done > (1.0 - AVERAGED_SHARE) * self._total:
+            self._average.add(self.model.policy)
         if self._rollouts % _SAVE_EVERY == 0:
             self._save()
 
 
-def falling(start: float) -> Callable[[float], float]:
-    """A learning rate that falls in a straight line from `start` to zero."""
-    return lambda left: start * left
+def falling(start: float, turn: int, rounds: int) -> Callable[[float], float]:
+    """A learning rate that falls in a straight line from `start` to a tenth of it over all rounds, during `turn`."""
+    return lambda left: start * (0.1 + 0.9 * (rounds - turn - 1 + left) / rounds)
 
 
 def build(recipe: Recipe, env: LLMVecEnv) -> Any:
@@ -122,7 +151,7 @@ def build(recipe: Recipe, env: LLMVecEnv) -> Any:
         "n_steps": recipe.n_steps,
         "batch_size": batch // recipe.minibatches,
         "n_epochs": recipe.epochs,
-        "learning_rate": falling(recipe.learning_rate),
+        "learning_rate": falling(recipe.learning_rate, 0, recipe.rounds),
         "gamma": recipe.gamma,
         "gae_lambda": recipe.gae_lambda,
         "ent_coef": recipe.entropy,
@@ -194,7 +223,7 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
     began = time.monotonic()
     rules = Rules(recipe.observation, recipe.reward)
     digest = hashlib.sha256()
-    learning_s, steps_done, shift = 0.0, 0, 0.0
+    learning_s, steps_done, shift, ratio, averaged = 0.0, 0, 0.0, 0.0, False
     model: Any = None
 
     def save() -> dict[str, Any]:
@@ -205,41 +234,55 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
             "steps_per_second": round(steps_done / learning_s) if learning_s else 0,
             "seconds": round(time.monotonic() - began),
             "retrain_shift": shift,
+            "averaged": averaged,
+            "judged_ratio": round(ratio, 4),
         }
         model.save(out.with_suffix(".zip"))
         export(model.policy, recipe.observation, features_of(recipe.observation), origin, out)
         return origin
 
-    rounds = [steps for steps in (recipe.steps, recipe.refine_steps) if steps]
-    for turn, steps in enumerate(rounds):
+    average = _Average()
+    for turn in range(recipe.rounds):
         pool = training_pool(recipe.traces, recipe.seed + turn, recipe.families, recipe.spread, recipe.wide_share)
         digest.update(pool.sha256.encode())
         dict_space = recipe.observation == "multistream"
         env = LLMVecEnv(pool, recipe.services, rules, recipe.seed + turn, dict_space, _SCALE[recipe.reward])
         if model is None:
             model = build(recipe, env)
-            _fit_scalers(model, Dynamics(pool, 256, rules, seed=recipe.seed + 55), recipe.seed)
+            _fit_scalers(model, Dynamics(pool, 256, rules, seed=recipe.seed + 55), recipe)
             if recipe.clone_steps:
                 clone(model, recipe, pool, progress)
         else:
             model.set_env(env)
-            model.lr_schedule = falling(recipe.learning_rate / 2.0)
+            model.lr_schedule = falling(recipe.learning_rate, turn, recipe.rounds)
         started = time.monotonic()
-        model.learn(steps, callback=_Report(progress, steps_done, sum(rounds), save))
+        report = _Report(progress, steps_done, recipe.steps, average, save)
+        model.learn(recipe.steps // recipe.rounds, callback=report)
         learning_s += time.monotonic() - started
         steps_done += int(model.num_timesteps)
     # traces that no weight was trained on, but from the training families
     judges = training_pool(min(CALIBRATION_TRACES, recipe.traces), recipe.seed + 1_000, recipe.families, recipe.spread)
-    shift = calibrate(model.policy, recipe.observation, judges, recipe.seed + 99)
+    shift, ratio = calibrate(model.policy, recipe.observation, judges, recipe.seed + 99)
+    last = copy.deepcopy(model.policy.state_dict())
+    average.put_into(model.policy)
+    averaged_shift, averaged_ratio = calibrate(model.policy, recipe.observation, judges, recipe.seed + 99)
+    averaged = averaged_ratio <= ratio
+    if averaged:
+        shift, ratio = averaged_shift, averaged_ratio
+    else:
+        model.policy.load_state_dict(last)
     return save()
 
 
-def _fit_scalers(model: Any, env: Dynamics, seed: int) -> None:
+def _fit_scalers(model: Any, env: Dynamics, recipe: Recipe) -> None:
     """Fit every scaler of the model to what is seen under rare random retrains."""
-    observed = wander(env, 200, seed)
+    observed = wander(env, 200, recipe.seed)
     for module in model.policy.modules():
         if hasattr(module, "scaler"):
             module.scaler.fit(observed)
+        if isinstance(module, MultiStream):
+            for stream in recipe.without:
+                module.scaler.scale[STREAMS[stream]] = 0.0
 
 
 def with_overrides(recipe: Recipe, **changed: Any) -> Recipe:

@@ -18,7 +18,7 @@ from policy.training.pool import Pool
 from policy.training.score import run_cost
 from policy.training.train import Recipe, train
 
-SMALL = {"steps": 4096, "refine_steps": 1024, "traces": 14, "services": 32, "n_steps": 16, "clone_steps": 2048}
+SMALL = {"steps": 5120, "rounds": 2, "traces": 14, "services": 32, "n_steps": 16, "clone_steps": 2048}
 
 
 def silent(phase: str, done: int, total: int) -> None:
@@ -88,4 +88,5 @@ def test_calibration_silences_a_trigger_happy_policy() -> None:
         policy.action_net.weight.zero_()
         policy.action_net.bias.copy_(torch.tensor([0.0, -0.5, -0.5]))  # retrains with 55 %: always
     pool = Pool([generate("stable", 2)])
-    assert calibrate(policy, "paper", pool, seed=0) < 0.0
+    shift, ratio = calibrate(policy, "paper", pool, seed=0)
+    assert shift < 0.0 and ratio < 2.0
