@@ -37,7 +37,8 @@ def settings(cloud: Cloud) -> Settings:
 def cloud_services(cloud: Cloud, cfg: Settings) -> CloudServices:
     """Everything `cloud` offers, behind the ports."""
     if cloud == "aws":
-        from shared.adapters.aws import DynamoDocuments, S3Objects, SqsQueue
+        from shared.adapters.aws import S3Objects, SqsQueue
+        from shared.adapters.dynamodb import DynamoDocuments
         from shared.adapters.sagemaker import SageMakerHost, SageMakerTraining
 
         return CloudServices(

@@ -63,6 +63,10 @@ class DeadLetter(NamedTuple):
     receipt: str
 
 
+#: (kind, key) of a document
+DocumentKey = tuple[str, str]
+
+
 class Document(NamedTuple):
     """A stored document and the tag that a conditional write needs."""
 
@@ -74,6 +78,10 @@ class DocumentStore(Protocol):
     """Small documents with conditional writes (DynamoDB, Azure Table). Kinds: see shared.state."""
 
     def get(self, kind: str, key: str) -> Document | None: ...
+
+    def get_many(self, keys: Iterable[DocumentKey]) -> dict[DocumentKey, Document]:
+        """Those of at most 100 documents that exist, in one request where the service has one for it."""
+        ...
 
     def put(self, kind: str, key: str, body: bytes, *, if_etag: str | None = None, if_absent: bool = False) -> str:
         """Write and return the new etag. Raises ConflictError when the condition does not hold."""

@@ -1,18 +1,16 @@
-"""AWS storage and queue behind the ports: DynamoDB, S3, SQS. the SDK is imported at the first call, not before."""
+"""AWS storage and queue behind the ports: S3, SQS. The SDK is imported at the first call, not before."""
 
 from __future__ import annotations
 
 import functools
 import os
-import secrets
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from shared.contracts import TrainingJob, encode
-from shared.errors import ConflictError, NotFoundError, UnavailableError
-from shared.ports import Clock, DeadLetter, Document
+from shared.errors import ConflictError, NotFoundError, OpportuneError, UnavailableError
+from shared.ports import DeadLetter
 
 _LOST: Final = frozenset({"ConditionalCheckFailedException", "PreconditionFailed"})
 _MISSING: Final = frozenset(
@@ -26,8 +24,6 @@ _MISSING: Final = frozenset(
         "ResourceNotFoundException",
     }
 )
-#: kind whose documents DynamoDB deletes after their time to live
-_EXPIRING: Final = "decision"
 
 
 @functools.cache
@@ -69,6 +65,15 @@ def client(service: str) -> Any:
     return session().create_client(service, config=config)
 
 
+def failure(what: str, code: str, message: str) -> OpportuneError:
+    """AWS's error about `what` as this project's."""
+    if code in _LOST:
+        return ConflictError(f"{what}: somebody else was first")
+    if code in _MISSING:
+        return NotFoundError(f"{what} does not exist: {message}")
+    return UnavailableError(what, f"{code}: {message}")
+
+
 @contextmanager
 def translated(what: str) -> Iterator[None]:
     """Turn SDK errors about `what` into this project's."""
@@ -77,73 +82,10 @@ def translated(what: str) -> Iterator[None]:
     try:
         yield
     except ClientError as exc:
-        code = str(exc.response.get("Error", {}).get("Code", ""))
-        message = exc.response.get("Error", {}).get("Message", str(exc))
-        if code in _LOST:
-            raise ConflictError(f"{what}: somebody else was first") from exc
-        if code in _MISSING:
-            raise NotFoundError(f"{what} does not exist: {message}") from exc
-        raise UnavailableError(what, f"{code}: {message}") from exc
+        told = exc.response.get("Error", {})
+        raise failure(what, str(told.get("Code", "")), str(told.get("Message", exc))) from exc
     except BotoCoreError as exc:
         raise UnavailableError(what, str(exc)) from exc
-
-
-class DynamoDocuments:
-    """DocumentStore on one DynamoDB table: hash key `kind`, range key `key`, attributes body, etag, expires_s."""
-
-    def __init__(self, table: str, ttl_days: float, clock: Clock = time.time) -> None:
-        self._table = table
-        self._ttl_s = ttl_days * 86400
-        self._clock = clock
-
-    def get(self, kind: str, key: str) -> Document | None:
-        """The document, read consistently, or None."""
-        with translated(f"DynamoDB table {self._table}"):
-            answer = client("dynamodb").get_item(
-                TableName=self._table, Key={"kind": {"S": kind}, "key": {"S": key}}, ConsistentRead=True
-            )
-        item = answer.get("Item")
-        return Document(item["body"]["B"], item["etag"]["S"]) if item else None
-
-    def put(self, kind: str, key: str, body: bytes, *, if_etag: str | None = None, if_absent: bool = False) -> str:
-        """Write under the condition; see the port."""
-        etag = secrets.token_hex(8)
-        item: dict[str, Any] = {"kind": {"S": kind}, "key": {"S": key}, "body": {"B": body}, "etag": {"S": etag}}
-        if kind == _EXPIRING:
-            item["expires_s"] = {"N": str(int(self._clock() + self._ttl_s))}
-        condition: dict[str, Any] = {}
-        if if_absent:
-            condition = {
-                "ConditionExpression": "attribute_not_exists(#key)",
-                "ExpressionAttributeNames": {"#key": "key"},
-            }
-        elif if_etag is not None:
-            condition = {"ConditionExpression": "etag = :etag", "ExpressionAttributeValues": {":etag": {"S": if_etag}}}
-        with translated(f"DynamoDB table {self._table}, {kind} {key}"):
-            client("dynamodb").put_item(TableName=self._table, Item=item, **condition)
-        return etag
-
-    def query(self, kind: str, *, since: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
-        """Ascending by key from `since`."""
-        request: dict[str, Any] = {
-            "TableName": self._table,
-            "ConsistentRead": True,
-            "KeyConditionExpression": "kind = :kind",
-            "ExpressionAttributeValues": {":kind": {"S": kind}},
-        }
-        if since:  # an empty key value is refused by DynamoDB
-            request["KeyConditionExpression"] += " AND #key >= :since"
-            request["ExpressionAttributeNames"] = {"#key": "key"}
-            request["ExpressionAttributeValues"][":since"] = {"S": since}
-        found: list[tuple[str, bytes]] = []
-        with translated(f"DynamoDB table {self._table}"):
-            while len(found) < limit:
-                answer = client("dynamodb").query(**request, Limit=limit - len(found))
-                found += [(item["key"]["S"], item["body"]["B"]) for item in answer["Items"]]
-                if "LastEvaluatedKey" not in answer:
-                    break
-                request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
-        return found
 
 
 class S3Objects:

@@ -14,7 +14,7 @@ from shared.adapters.azure_rest import StorageAccount
 from shared.adapters.entra import Entra
 from shared.contracts import TrainingJob, encode
 from shared.errors import ConflictError, NotFoundError, UnavailableError
-from shared.ports import DeadLetter, Document
+from shared.ports import DeadLetter, Document, DocumentKey
 from shared.settings import Settings
 
 #: entities come without type annotations; ours are known
@@ -52,6 +52,11 @@ class TableDocuments:
         except NotFoundError:
             return None
         return Document(base64.b64decode(answer.json(self._what)["body"]), answer.headers["etag"])
+
+    def get_many(self, keys: Iterable[DocumentKey]) -> dict[DocumentKey, Document]:
+        """Those of the documents that exist, one by one: a batch of reads holds a single one."""
+        found = {key: self.get(*key) for key in keys}
+        return {key: document for key, document in found.items() if document is not None}
 
     def put(self, kind: str, key: str, body: bytes, *, if_etag: str | None = None, if_absent: bool = False) -> str:
         """Write under the condition; see the port."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from shared.contracts import Cloud, MetricWindow, TrainingJob, encode
 from shared.errors import ConflictError, MetricsError, NotFoundError
-from shared.ports import CloudServices, DeadLetter, Document, Served, TrainingStatus
+from shared.ports import CloudServices, DeadLetter, Document, DocumentKey, Served, TrainingStatus
 
 
 class MemoryDocuments:
@@ -24,6 +24,10 @@ class MemoryDocuments:
     def get(self, kind: str, key: str) -> Document | None:
         """The document or None."""
         return self._documents.get((kind, key))
+
+    def get_many(self, keys: Iterable[DocumentKey]) -> dict[DocumentKey, Document]:
+        """Those of the documents that exist."""
+        return {key: self._documents[key] for key in keys if key in self._documents}
 
     def put(self, kind: str, key: str, body: bytes, *, if_etag: str | None = None, if_absent: bool = False) -> str:
         """Write under the condition; see the port."""

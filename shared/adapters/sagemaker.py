@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from shared.adapters.aws import client, translated
+from shared.adapters.aws_json import JsonService
 from shared.contracts import TrainingJob
 from shared.errors import ModelError, NotFoundError, UnavailableError
 from shared.ports import TrainingStatus
@@ -23,6 +24,7 @@ _STATES: Final = {
 }
 _BUSY: Final = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
 _NAME_LIMIT: Final = 63
+_SAGEMAKER: Final = JsonService("sagemaker", "SageMaker", "1.1")
 
 
 class SageMakerTraining:
@@ -156,7 +158,10 @@ class SageMakerHost:
 
     def _describe(self) -> dict[str, Any] | None:
         what = f"endpoint {self._endpoint}"
-        return _found(lambda: client("sagemaker").describe_endpoint(EndpointName=self._endpoint), what)
+        # every tick asks: without a client of the SDK
+        return _found(
+            lambda: _SAGEMAKER.call("DescribeEndpoint", {"EndpointName": self._endpoint}, f"SageMaker {what}"), what
+        )
 
     def serving_version(self) -> str | None:
         """The variant that takes traffic; during an update SageMaker still reports the old one."""

@@ -10,6 +10,7 @@ from azure.storage.queue import QueueClient
 
 from shared.adapters import aws
 from shared.adapters.azure import BlobObjects, StorageQueue, TableDocuments
+from shared.adapters.dynamodb import DynamoDocuments
 from shared.adapters.memory import MemoryDocuments, MemoryObjects, MemoryQueue
 from shared.ports import DocumentStore, JobQueue, ObjectStore
 from shared.settings import Settings
@@ -31,7 +32,7 @@ def documents(request: pytest.FixtureRequest) -> DocumentStore:
         return MemoryDocuments()
     if request.param == "aws":
         request.getfixturevalue("moto")
-        return aws.DynamoDocuments("opportune", 90.0, lambda: 1_800_000_000.0)
+        return DynamoDocuments("opportune", 90.0, lambda: 1_800_000_000.0)
     return TableDocuments(request.getfixturevalue("azurite"))
 
 

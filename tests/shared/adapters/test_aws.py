@@ -2,13 +2,14 @@ import boto3
 import pytest
 
 from shared.adapters import aws
+from shared.adapters.dynamodb import DynamoDocuments
 from shared.errors import NotFoundError, UnavailableError
 
 pytestmark = pytest.mark.xdist_group("clouds")
 
 
 def test_decisions_expire_and_jobs_do_not(moto):
-    documents = aws.DynamoDocuments("opportune", 2.0, lambda: 1_000.0)
+    documents = DynamoDocuments("opportune", 2.0, lambda: 1_000.0)
     for kind in ("decision", "job"):
         documents.put(kind, "ttl-test", b"x")
     item = {
@@ -23,7 +24,7 @@ def test_decisions_expire_and_jobs_do_not(moto):
 
 def test_a_missing_table_or_queue_is_named(moto):
     with pytest.raises(NotFoundError, match="nowhere"):
-        aws.DynamoDocuments("nowhere", 1.0).get("job", "x")
+        DynamoDocuments("nowhere", 1.0).get("job", "x")
     with pytest.raises(NotFoundError, match="lost-dlq"):
         aws.SqsQueue("lost-queue", "lost-dlq").dead_letter("x", "y")
 
@@ -33,6 +34,6 @@ def test_a_cloud_that_does_not_answer_is_unavailable_within_seconds(moto, monkey
     aws.client.cache_clear()
     try:
         with pytest.raises(UnavailableError, match="DynamoDB table opportune"):
-            aws.DynamoDocuments("opportune", 1.0).get("job", "x")
+            DynamoDocuments("opportune", 1.0).get("job", "x")
     finally:
         aws.client.cache_clear()

@@ -14,7 +14,8 @@ import pytest
 
 pytestmark = pytest.mark.xdist_group("clouds")
 USE = """
-from shared.adapters.aws import DynamoDocuments, session
+from shared.adapters.aws import session
+from shared.adapters.dynamodb import DynamoDocuments
 documents = DynamoDocuments("opportune", 1.0)
 documents.put("federated", "k", b"v")
 print(documents.get("federated", "k").body.decode(), session().get_credentials().method)

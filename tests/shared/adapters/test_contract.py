@@ -145,3 +145,10 @@ def test_the_depth_counts_waiting_jobs(queue):
     queue.queue.enqueue(JOB)
     assert queue.queue.depth() == before + 1
     queue.bodies()
+
+
+def test_several_documents_at_once(documents):
+    etag = documents.put("many", "one", b"1")
+    documents.put("other", "one", b"\x00\xff")
+    found = documents.get_many([("many", "one"), ("other", "one"), ("many", "absent")])
+    assert found == {("many", "one"): (b"1", etag), ("other", "one"): (b"\x00\xff", documents.get("other", "one").etag)}

@@ -1,0 +1,96 @@
+"""Documents in one DynamoDB table: hash key `kind`, range key `key`, attributes body, etag, expires_s."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+from shared.adapters.aws_json import JsonService
+from shared.errors import UnavailableError
+from shared.ports import Clock, Document, DocumentKey
+
+_DYNAMO: Final = JsonService("dynamodb", "DynamoDB_20120810", "1.0")
+#: kind whose documents DynamoDB deletes after their time to live
+_EXPIRING: Final = "decision"
+#: how often what DynamoDB left out of a batch is asked for again
+_ROUNDS: Final = 5
+
+
+class DynamoDocuments:
+    """DocumentStore on one table."""
+
+    def __init__(self, table: str, ttl_days: float, clock: Clock = time.time) -> None:
+        self._table = table
+        self._ttl_s = ttl_days * 86400
+        self._clock = clock
+        self._what = f"DynamoDB table {table}"
+
+    def get(self, kind: str, key: str) -> Document | None:
+        """The document, read consistently, or None."""
+        request = {"TableName": self._table, "Key": _key(kind, key), "ConsistentRead": True}
+        item = _DYNAMO.call("GetItem", request, self._what).get("Item")
+        return _document(item) if item else None
+
+    def get_many(self, keys: Iterable[DocumentKey]) -> dict[DocumentKey, Document]:
+        """Those of the documents that exist, read consistently, at once; at most 100."""
+        found: dict[DocumentKey, Document] = {}
+        asked: dict[str, Any] = {self._table: {"Keys": [_key(kind, key) for kind, key in keys], "ConsistentRead": True}}
+        for _ in range(_ROUNDS):
+            answer = _DYNAMO.call("BatchGetItem", {"RequestItems": asked}, self._what)
+            for item in answer.get("Responses", {}).get(self._table, []):
+                found[item["kind"]["S"], item["key"]["S"]] = _document(item)
+            asked = answer.get("UnprocessedKeys") or {}
+            if not asked:
+                return found
+        raise UnavailableError(self._what, "left part of a batch unread; try again")
+
+    def put(self, kind: str, key: str, body: bytes, *, if_etag: str | None = None, if_absent: bool = False) -> str:
+        """Write under the condition; see the port."""
+        etag = secrets.token_hex(8)
+        item: dict[str, Any] = {**_key(kind, key), "body": {"B": base64.b64encode(body).decode()}, "etag": {"S": etag}}
+        if kind == _EXPIRING:
+            item["expires_s"] = {"N": str(int(self._clock() + self._ttl_s))}
+        condition: dict[str, Any] = {}
+        if if_absent:
+            condition = {
+                "ConditionExpression": "attribute_not_exists(#key)",
+                "ExpressionAttributeNames": {"#key": "key"},
+            }
+        elif if_etag is not None:
+            condition = {"ConditionExpression": "etag = :etag", "ExpressionAttributeValues": {":etag": {"S": if_etag}}}
+        _DYNAMO.call("PutItem", {"TableName": self._table, "Item": item, **condition}, f"{self._what}, {kind} {key}")
+        return etag
+
+    def query(self, kind: str, *, since: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
+        """Ascending by key from `since`."""
+        # DynamoDB reserves the word `key`, and refuses an empty key value.
+        request: dict[str, Any] = {
+            "TableName": self._table,
+            "ConsistentRead": True,
+            "KeyConditionExpression": "kind = :kind",
+            "ExpressionAttributeNames": {"#key": "key"},
+            "ExpressionAttributeValues": {":kind": {"S": kind}},
+            "ProjectionExpression": "#key, body",
+        }
+        if since:
+            request["KeyConditionExpression"] += " AND #key >= :since"
+            request["ExpressionAttributeValues"][":since"] = {"S": since}
+        found: list[tuple[str, bytes]] = []
+        while len(found) < limit:
+            answer = _DYNAMO.call("Query", {**request, "Limit": limit - len(found)}, self._what)
+            found += [(item["key"]["S"], base64.b64decode(item["body"]["B"])) for item in answer["Items"]]
+            if "LastEvaluatedKey" not in answer:
+                break
+            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+        return found
+
+
+def _key(kind: str, key: str) -> dict[str, Any]:
+    return {"kind": {"S": kind}, "key": {"S": key}}
+
+
+def _document(item: dict[str, Any]) -> Document:
+    return Document(base64.b64decode(item["body"]["B"]), item["etag"]["S"])

@@ -1,0 +1,71 @@
+"""A service that refuses, stumbles or answers with something else."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from shared.adapters.aws_json import JsonService
+from shared.errors import ConflictError, NotFoundError, UnavailableError
+
+SERVICE = JsonService("dynamodb", "DynamoDB_20120810", "1.0")
+THROTTLED = (400, b'{"__type": "com.amazonaws.dynamodb#ThrottlingException", "message": "slow down"}')
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """The answers to come, (status, body); every request takes one and leaves its operation."""
+    to_come, asked = [], []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.headers["X-Amz-Target"])
+            status, body = to_come.pop(0)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://127.0.0.1:{server.server_address[1]}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.setenv(name, "us-east-1")
+    yield to_come, asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("first", [THROTTLED, (503, b"<html>"), (200, b"not JSON")])
+def test_a_stumble_is_asked_again(answers, first):
+    to_come, asked = answers
+    to_come += [first, (200, b'{"Item": {}}')]
+    assert SERVICE.call("GetItem", {}, "the table") == {"Item": {}}
+    assert asked == ["DynamoDB_20120810.GetItem"] * 2
+
+
+def test_twice_is_an_error_that_says_what_and_why(answers):
+    answers[0].extend([THROTTLED] * 2)
+    with pytest.raises(UnavailableError, match="the table.*ThrottlingException: slow down"):
+        SERVICE.call("GetItem", {}, "the table")
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("ConditionalCheckFailedException", ConflictError),
+        ("ResourceNotFoundException", NotFoundError),
+        ("AccessDeniedException", UnavailableError),
+    ],
+)
+def test_a_refusal_is_final(answers, code, error):
+    to_come, asked = answers
+    to_come.append((400, json.dumps({"__type": code, "Message": "no"}).encode()))
+    with pytest.raises(error, match="the table"):
+        SERVICE.call("PutItem", {}, "the table")
+    assert len(asked) == 1
