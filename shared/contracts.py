@@ -180,6 +180,8 @@ class ModelManifest(Contract, frozen=True, kw_only=True):
     candidate: Metrics
     serving: Metrics | None
     duration_s: float
+    # share of evaluation questions that the 8-bit engine answers exactly as fp32 does; None without such an engine
+    int8_agreement: Share | None = None
     # file name (relative, '/' separated) -> sha256 of its content
     files: dict[str, Sha256]
 

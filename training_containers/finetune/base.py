@@ -24,6 +24,7 @@ from training_containers.finetune.model import save_model_files
 from training_containers.finetune.pairs import digest
 from training_containers.finetune.trainer import Plan, fit, quiet
 from training_containers.prompt import prompt_for
+from training_containers.serve.precision import add_int8
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ def make_base(
         outcome = fit(model, examples, plan, lambda: False)
         save_model_files(model, folder, out)
     metrics = evaluate(out, pairs)
+    int8 = add_int8(out, [prompt_for(p.question) for p in pairs])
     manifest = ModelManifest(
         service="qa",
         model_version="base",
@@ -77,6 +79,7 @@ def make_base(
         eval_sha256=digest(pairs),
         candidate=metrics,
         serving=None,
+        int8_agreement=int8.agreement,
         duration_s=time.time() - started_s,
         files=hash_files(out),
     )

@@ -23,6 +23,8 @@ from training_containers.finetune.model import load_model, resolve_base, save_mo
 from training_containers.finetune.pairs import Split, digest, read_pairs, split_by_time
 from training_containers.finetune.push import push_metrics
 from training_containers.finetune.trainer import Outcome, Plan, fit, quiet
+from training_containers.prompt import prompt_for
+from training_containers.serve.precision import add_int8
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ def run_job(folders: Folders, hyper: Hyperparameters, interruption: Interruption
         left_s = _TRAINING_SHARE * hyper.max_seconds - (time.time() - started_s)
         outcome, trained = _train(start, split.train, folders, hyper, max(left_s, 0.0), interruption)
         candidate = evaluate(folders.model, split.evaluation, interruption.check)
+        int8 = add_int8(folders.model, [prompt_for(p.question) for p in split.evaluation])
     _write_metrics(folders.model, outcome, split, time.time() - started_s)
     manifest = ModelManifest(
         service=hyper.service,
@@ -76,6 +79,7 @@ def run_job(folders: Folders, hyper: Hyperparameters, interruption: Interruption
         eval_sha256=digest(split.evaluation),
         candidate=candidate,
         serving=serving,
+        int8_agreement=int8.agreement,
         duration_s=time.time() - started_s,
         files=hash_files(folders.model),
     )

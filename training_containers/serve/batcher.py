@@ -50,7 +50,7 @@ class Batcher:
     """Owns the engine's one thread and the bounded queue before it."""
 
     def __init__(self, engine: Engine, *, max_batch: int = 16, max_waiting: int = 64, name: str = "model") -> None:
-        self._engine = engine
+        self.engine = engine
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._queue: deque[_Waiting] = deque()
@@ -72,7 +72,7 @@ class Batcher:
             InvalidInputError: the prompt does not fit into the model's context.
             QueueFullError, DeadlineExceededError, ClosedError: see there.
         """
-        self._engine.check(prompt, max_new_tokens)
+        self.engine.check(prompt, max_new_tokens)
         waiting = _Waiting(prompt, max_new_tokens)
         with self._changed:
             if self._closed:
@@ -112,7 +112,7 @@ class Batcher:
                 continue
             begin = time.perf_counter()
             try:
-                answers = self._engine.generate([w.prompt for w in batch], [w.max_new_tokens for w in batch])
+                answers = self.engine.generate([w.prompt for w in batch], [w.max_new_tokens for w in batch])
             except BaseException as exc:  # not swallowed: it is raised in every waiting request's own thread
                 log.exception("batch failed", extra={"action": "generate", "batch": len(batch)})
                 for waiting in batch:

@@ -1,7 +1,7 @@
 """Greedy decoding with ONNX Runtime: numpy and tokenizers, no torch, no transformers.
 
 Rows of a batch are right-padded; attention takes each row's own length, so an answer does not depend on its batch
-mates, and it is the one Hugging Face greedy decoding gives in fp32.
+mates. In fp32 it is the one Hugging Face greedy decoding gives; in int8 it is close (see `precision.py`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -18,8 +18,9 @@ from tokenizers import Tokenizer
 
 from shared.errors import InvalidInputError, ModelError
 from training_containers.serve.export import GRAPH, build_graph, cache_names, read_config
+from training_containers.serve.int8 import GRAPH_INT8
 
-_SMALL_MODEL_BYTES: Final = 40_000_000  # below this a second thread costs more than it brings
+SMALL_MODEL_BYTES: Final = 40_000_000  # below this a second thread costs more than it brings
 _COMPACT_BELOW: Final = 0.75  # drop finished rows once fewer than this share is still growing
 #: ONNX Runtime's exceptions have no common base but Exception
 _ORT_ERRORS: Final = tuple(
@@ -27,6 +28,9 @@ _ORT_ERRORS: Final = tuple(
     for kind in vars(ort.capi.onnxruntime_pybind11_state).values()
     if isinstance(kind, type) and issubclass(kind, Exception)
 )
+
+
+Bits = Literal["fp32", "int8"]
 
 
 class Answer(NamedTuple):
@@ -40,6 +44,9 @@ class Answer(NamedTuple):
 class Engine(Protocol):
     """Turns prompts into answers; one call at a time."""
 
+    precision: Bits
+    agreement: float | None  # share of evaluation answers equal to fp32's; None for fp32 itself
+
     def check(self, prompt: str, max_new_tokens: int) -> None:
         """Raises InvalidInputError when the prompt cannot be answered."""
         ...
@@ -48,17 +55,19 @@ class Engine(Protocol):
 
 
 class OnnxEngine:
-    """The fp32 engine of one model directory."""
+    """The engine of one model directory."""
 
-    def __init__(self, model_dir: Path, threads: int = 0) -> None:
+    def __init__(self, model_dir: Path, threads: int = 0, precision: Bits = "fp32") -> None:
         """Load `model_dir`; threads 0 chooses: one for a small model, every usable core for a large one.
 
         Raises:
-            ModelError: the directory does not hold a complete GPT-2 model.
+            ModelError: the directory does not hold a complete GPT-2 model, or no 8-bit graph where that is asked for.
         """
+        self.precision: Bits = precision
+        self.agreement: float | None = None
         self.config = read_config(model_dir)
         self._tokenizer = _load_tokenizer(model_dir)
-        self._session = _load_session(model_dir, threads)
+        self._session = _load_session(model_dir, threads, precision)
         self._past = cache_names("past", self.config.n_layer)
         self._present = cache_names("present", self.config.n_layer)
 
@@ -185,18 +194,18 @@ def _load_tokenizer(model_dir: Path) -> Any:
     return tokenizer
 
 
-def _load_session(model_dir: Path, threads: int) -> Any:
+def _load_session(model_dir: Path, threads: int, precision: Bits) -> Any:
     weights = model_dir / "model.safetensors"
-    small = weights.is_file() and weights.stat().st_size < _SMALL_MODEL_BYTES
+    small = weights.is_file() and weights.stat().st_size < SMALL_MODEL_BYTES
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or (1 if small else max(1, int(usable_cores())))
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # waiting threads sleep: the cores are shared with HTTP threads and, in a swap, with another version
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    graph = model_dir / GRAPH
+    graph = model_dir / (GRAPH if precision == "fp32" else GRAPH_INT8)
     try:
-        if graph.is_file():
+        if graph.is_file() or precision == "int8":
             return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         # a plain Hugging Face directory, perhaps read-only: the graph is built in memory
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model_dir))

@@ -8,14 +8,14 @@ weight once, the tied embedding included; weights that are not fp32 are converte
 |---|---|---|
 | input_ids | (B, S) | prompt tokens, right-padded with anything; then one token per row |
 | position_ids | (B, S) | place of each token in its own row |
-| last_index | (B,) | row * S + S_row - 1: where each row's last real token is in the flattened batch |
+| last_index | (R,) | tokens of the flattened batch whose successors are wanted: each row's last real one, or more |
 | seqlens_k | (B,) int32 | cached length of each row after this call, minus one |
 | total_sequence_length | () int32 | S for a prompt, else the longest cached length after this call |
 | past_key_i, past_value_i | (B, H, T, D / H) | cache; bind the outputs to the same memory |
 
 | output | shape | meaning |
 |---|---|---|
-| next_ids | (B,) | most probable next token of each row |
+| next_ids | (R,) | most probable next token after each of last_index |
 | present_key_i, present_value_i | (B, H, T, D / H) | the cache with this call's tokens added |
 """
 
@@ -36,7 +36,7 @@ from shared.errors import ModelError
 WEIGHTS: Final = "model.safetensors"
 GRAPH: Final = "model.onnx"
 _OPSET: Final = 17
-_MICROSOFT: Final = "com.microsoft"
+MICROSOFT: Final = "com.microsoft"
 _INLINE_LIMIT_BYTES: Final = 2**31 - 2**20  # protobuf's limit, less the graph itself
 
 
@@ -109,7 +109,7 @@ def export_onnx(model_dir: Path) -> Path:
 
 def build_graph(model_dir: Path) -> bytes:
     """The serialized ONNX model of `model_dir`; its external data is `model.safetensors` in the same folder."""
-    return _Builder(read_config(model_dir), model_dir / WEIGHTS).build()
+    return Builder(read_config(model_dir), model_dir / WEIGHTS).build()
 
 
 def _read_header(path: Path) -> dict[str, _Tensor]:
@@ -134,7 +134,7 @@ def _read_header(path: Path) -> dict[str, _Tensor]:
     return tensors
 
 
-class _Builder:
+class Builder:
     """Collects nodes and weights; one method per part of the network."""
 
     def __init__(self, config: Gpt2Config, weights: Path) -> None:
@@ -154,20 +154,14 @@ class _Builder:
 
     def weight(self, name: str, *shape: int) -> str:
         """The initializer of the model's tensor `name`, checked against the shape the configuration implies."""
-        name = name if name in self.tensors else self.prefix + name
+        name, tensor = self._find(name, shape)
         if name in self.initializers:
             return name
-        tensor = self.tensors.get(name)
-        if tensor is None:
-            raise ModelError(f"{self.weights}: tensor {name} is missing")
-        if tensor.shape != shape:
-            raise ModelError(f"{self.weights}: {name} has shape {tensor.shape}, config.json implies {shape}")
-        proto = self.onnx.TensorProto(name=name, data_type=self.onnx.TensorProto.FLOAT, dims=shape)
+        kind = self.onnx.TensorProto.FLOAT
         if tensor.dtype == "F32":
-            proto.data_location = self.onnx.TensorProto.EXTERNAL
-            for key, value in (("location", WEIGHTS), ("offset", tensor.offset), ("length", tensor.length)):
-                proto.external_data.add(key=key, value=str(value))
+            proto = self.outside(name, kind, shape, WEIGHTS, tensor.offset, tensor.length)
         else:
+            proto = self.onnx.TensorProto(name=name, data_type=kind, dims=shape)
             proto.raw_data = self._as_float32(name, tensor).tobytes()
             self.inline_bytes += len(proto.raw_data)
             if self.inline_bytes > _INLINE_LIMIT_BYTES:
@@ -175,10 +169,34 @@ class _Builder:
         self.initializers[name] = proto
         return name
 
+    def _find(self, name: str, shape: tuple[int, ...]) -> tuple[str, _Tensor]:
+        name = name if name in self.tensors else self.prefix + name
+        tensor = self.tensors.get(name)
+        if tensor is None:
+            raise ModelError(f"{self.weights}: tensor {name} is missing")
+        if tensor.shape != shape:
+            raise ModelError(f"{self.weights}: {name} has shape {tensor.shape}, config.json implies {shape}")
+        return name, tensor
+
+    def outside(self, name: str, kind: int, shape: tuple[int, ...], file: str, offset: int, length: int) -> Any:
+        """An initializer whose data lies in a file beside the graph."""
+        proto = self.onnx.TensorProto(name=name, data_type=kind, dims=shape)
+        proto.data_location = self.onnx.TensorProto.EXTERNAL
+        for key, value in (("location", file), ("offset", offset), ("length", length)):
+            proto.external_data.add(key=key, value=str(value))
+        return proto
+
+    def weight_array(self, name: str, *shape: int) -> NDArray[np.float32]:
+        """The values of the model's tensor `name`, checked like `weight`."""
+        name, tensor = self._find(name, shape)
+        return self._as_float32(name, tensor).reshape(shape)
+
     def _as_float32(self, name: str, tensor: _Tensor) -> NDArray[np.float32]:
         with self.weights.open("rb") as file:
             file.seek(tensor.offset)
             raw = file.read(tensor.length)
+        if tensor.dtype == "F32":
+            return np.frombuffer(raw, np.float32)
         if tensor.dtype == "F16":
             return np.frombuffer(raw, np.float16).astype(np.float32)
         if tensor.dtype == "BF16":  # the upper half of a float32
@@ -195,83 +213,94 @@ class _Builder:
         return output
 
     def skip_norm(self, norm: str, residual: str, branch: str, branch_bias: str) -> tuple[str, str]:
-        """(norm(residual + branch + bias), residual + branch + bias), in one pass over memory."""
+        """(norm(residual + branch + bias), residual + branch + bias).
+
+        Three nodes: ONNX Runtime's fused SkipLayerNormalization is slower on CPU (a whole prompt step by 5 to 10 %).
+        """
         d = self.config.n_embd
-        inputs = [residual, branch, self.weight(f"{norm}.weight", d), self.weight(f"{norm}.bias", d)]
-        total = f"{norm}.in"
-        out = self.node(
-            "SkipLayerNormalization",
-            [*inputs, self.weight(branch_bias, d)],
-            f"{norm}.out",
-            "",
-            "",
-            total,
-            domain=_MICROSOFT,
-            epsilon=self.config.layer_norm_epsilon,
-        )
-        return out, total
+        biased = self.node("Add", [branch, self.weight(branch_bias, d)], f"{norm}.biased")
+        total = self.node("Add", [residual, biased], f"{norm}.in")
+        return self.norm(norm, total), total
+
+    def norm(self, norm: str, x: str) -> str:
+        """Layer normalisation of each token."""
+        inputs = [x, self.weight(f"{norm}.weight", self.config.n_embd), self.weight(f"{norm}.bias", self.config.n_embd)]
+        epsilon = self.config.layer_norm_epsilon
+        return self.node("LayerNormalization", inputs, f"{norm}.out", axis=-1, epsilon=epsilon)
+
+    def linear(self, x: str, name: str, rows: int, columns: int, output: str) -> str:
+        """x @ weight, without the bias. (M, rows) -> (M, columns)"""
+        return self.node("MatMul", [x, self.weight(name, rows, columns)], output)
+
+    def greedy(self, x: str, embedding: str) -> None:
+        """The most probable token after each row of x, (R, D) -> next_ids, (R,)."""
+        logits = self.node("Gemm", [x, self.head(embedding)], "logits", transB=1)
+        self.node("ArgMax", [logits], "next_ids", axis=1, keepdims=0)
+
+    def head(self, embedding: str) -> str:
+        """The output layer's weights, (V, D): the embedding's, unless the model has its own."""
+        c = self.config
+        own = "lm_head.weight" in self.tensors
+        return self.weight("lm_head.weight", c.vocab_size, c.n_embd) if own else embedding
 
     def attention(self, layer: int, x: str) -> str:
-        """Causal self-attention with a cache per row, without the output projection. (B, S, D) -> (B, S, D)"""
+        """Causal self-attention with a cache per row, without the output projection. (M, D) -> (M, D)"""
         c, d, at = self.config, self.config.n_embd, f"h.{layer}.attn"
-        product = self.node("MatMul", [x, self.weight(f"{at}.c_attn.weight", d, 3 * d)], f"{at}.qkv_product")
-        qkv = self.node("Add", [product, self.weight(f"{at}.c_attn.bias", 3 * d)], f"{at}.qkv")
+        product = self.linear(x, f"{at}.c_attn.weight", d, 3 * d, f"{at}.qkv_product")
+        flat = self.node("Add", [product, self.weight(f"{at}.c_attn.bias", 3 * d)], f"{at}.qkv_flat")
+        qkv = self.node("Reshape", [flat, "batch_shape"], f"{at}.qkv")
         scale = 1 / math.sqrt(d // c.n_head) if c.scale_attn_weights else 1.0
         if c.scale_attn_by_inverse_layer_idx:
             scale /= layer + 1
         cache = [f"past_key_{layer}", f"past_value_{layer}"]
-        return self.node(
+        out = self.node(
             "GroupQueryAttention",
             [qkv, "", "", *cache, "seqlens_k", "total_sequence_length"],
             f"{at}.out",
             f"present_key_{layer}",
             f"present_value_{layer}",
-            domain=_MICROSOFT,
+            domain=MICROSOFT,
             num_heads=c.n_head,
             kv_num_heads=c.n_head,
             scale=scale,
         )
-
-    def last_tokens(self, x: str, name: str) -> str:
-        """(B, S, D) -> (B, D): each row's last real token."""
-        flat = self.node("Reshape", [x, "flat_shape"], f"{name}.flat")
-        return self.node("Gather", [flat, "last_index"], f"{name}.last", axis=0)
+        return self.node("Reshape", [out, "flat_shape"], f"{at}.out_flat")
 
     def build(self) -> bytes:
-        """The whole network, serialized."""
+        """The whole network, serialized. Between the attentions tokens are one axis: M = B * S."""
         c, d, helper = self.config, self.config.n_embd, self.onnx.helper
-        self.initializers["flat_shape"] = self.onnx.numpy_helper.from_array(np.array([-1, d]), "flat_shape")
+        for name, value in (("flat_shape", [-1, d]), ("minus_one", [-1])):
+            self.initializers[name] = self.onnx.numpy_helper.from_array(np.array(value), name)
+        given = self.node("Shape", ["input_ids"], "given_shape")
+        self.node("Concat", [given, "minus_one"], "batch_shape", axis=0)
         embedding = self.weight("wte.weight", c.vocab_size, d)
         positions = self.weight("wpe.weight", c.n_positions, d)
         tokens = self.node("Gather", [embedding, "input_ids"], "tokens")
         places = self.node("Gather", [positions, "position_ids"], "places")
-        residual = self.node("Add", [tokens, places], "embedded")
-        first = [self.weight("h.0.ln_1.weight", d), self.weight("h.0.ln_1.bias", d)]
-        x = self.node("LayerNormalization", [residual, *first], "h.0.ln_1.out", axis=-1, epsilon=c.layer_norm_epsilon)
+        embedded = self.node("Add", [tokens, places], "embedded")
+        residual = self.node("Reshape", [embedded, "flat_shape"], "embedded_flat")
+        x = self.norm("h.0.ln_1", residual)
         for layer in range(c.n_layer):
             at = f"h.{layer}"
             x = self.attention(layer, x)
             if layer == c.n_layer - 1:
-                # only the last token's output is used from here on
-                x, residual = self.last_tokens(x, f"{at}.attn.out"), self.last_tokens(residual, f"{at}.residual")
-            x = self.node("MatMul", [x, self.weight(f"{at}.attn.c_proj.weight", d, d)], f"{at}.attn.projected")
+                # only these tokens' outputs are used from here on
+                x = self.node("Gather", [x, "last_index"], f"{at}.attn.out_last", axis=0)
+                residual = self.node("Gather", [residual, "last_index"], f"{at}.residual_last", axis=0)
+            x = self.linear(x, f"{at}.attn.c_proj.weight", d, d, f"{at}.attn.projected")
             x, residual = self.skip_norm(f"{at}.ln_2", residual, x, f"{at}.attn.c_proj.bias")
             inner = self.tensors.get(f"{self.prefix}{at}.mlp.c_fc.bias", _Tensor("", (4 * d,), 0, 0)).shape[0]
-            x = self.node("MatMul", [x, self.weight(f"{at}.mlp.c_fc.weight", d, inner)], f"{at}.mlp.up")
-            x = self.node(
-                "FastGelu", [x, self.weight(f"{at}.mlp.c_fc.bias", inner)], f"{at}.mlp.act", domain=_MICROSOFT
-            )
-            x = self.node("MatMul", [x, self.weight(f"{at}.mlp.c_proj.weight", inner, d)], f"{at}.mlp.down")
+            x = self.linear(x, f"{at}.mlp.c_fc.weight", d, inner, f"{at}.mlp.up")
+            x = self.node("FastGelu", [x, self.weight(f"{at}.mlp.c_fc.bias", inner)], f"{at}.mlp.act", domain=MICROSOFT)
+            x = self.linear(x, f"{at}.mlp.c_proj.weight", inner, d, f"{at}.mlp.down")
             norm = f"h.{layer + 1}.ln_1" if layer < c.n_layer - 1 else "ln_f"
             x, residual = self.skip_norm(norm, residual, x, f"{at}.mlp.c_proj.bias")
-        head = self.weight("lm_head.weight", c.vocab_size, d) if "lm_head.weight" in self.tensors else embedding
-        logits = self.node("Gemm", [x, head], "logits", transB=1)
-        self.node("ArgMax", [logits], "next_ids", axis=1, keepdims=0)
+        self.greedy(x, embedding)
 
         graph = helper.make_graph(
             self.nodes, "gpt2-greedy", self._inputs(), self._outputs(), initializer=list(self.initializers.values())
         )
-        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)]
+        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(MICROSOFT, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="opportune")
         serialized: bytes = model.SerializeToString()
         return serialized
@@ -281,7 +310,7 @@ class _Builder:
         return [
             value("input_ids", kind.INT64, ["B", "S"]),
             value("position_ids", kind.INT64, ["B", "S"]),
-            value("last_index", kind.INT64, ["B"]),
+            value("last_index", kind.INT64, ["R"]),
             value("seqlens_k", kind.INT32, ["B"]),
             value("total_sequence_length", kind.INT32, []),
             *(value(name, kind.FLOAT, self._cache_shape()) for name in cache_names("past", self.config.n_layer)),
@@ -290,7 +319,7 @@ class _Builder:
     def _outputs(self) -> list[Any]:
         kind, value = self.onnx.TensorProto, self.onnx.helper.make_tensor_value_info
         return [
-            value("next_ids", kind.INT64, ["B"]),
+            value("next_ids", kind.INT64, ["R"]),
             *(value(name, kind.FLOAT, self._cache_shape()) for name in cache_names("present", self.config.n_layer)),
         ]
 

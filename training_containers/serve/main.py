@@ -20,9 +20,9 @@ from shared.logs import log_json
 from shared.settings import Settings
 from training_containers.scoring import bleu1
 from training_containers.serve.app import create_app
-from training_containers.serve.engine import OnnxEngine
 from training_containers.serve.feedback import FeedbackWriter, Sink, open_sink
 from training_containers.serve.metrics import ServingMetrics, Snapshot
+from training_containers.serve.precision import DEFAULT_BOUND, Wanted, load_engine
 from training_containers.serve.registry import Registry
 from training_containers.serve.scores import RollingScores
 from training_containers.serve.server import Server, bind
@@ -68,6 +68,8 @@ def parse_arguments(argv: Sequence[str], env: Mapping[str, str]) -> tuple[argpar
     add("service", settings.service, "service name: a label of every metric")
     add("threads", 64, "request threads", int)
     add("engine-threads", 0, "threads per model; 0 chooses by its size", int)
+    add("precision", "auto", "auto, int8 or fp32; 8-bit is only ever used where its answers agree with fp32", Wanted)
+    add("int8-agreement", DEFAULT_BOUND, "share of evaluation answers 8-bit must give as fp32 does", float)
     add("max-batch", 16, "most requests answered together", int)
     add("max-waiting", 32, "most requests waiting; further ones get 429", int)
     add("max-new-tokens", 16, "tokens per answer unless the request says otherwise", int)
@@ -167,14 +169,16 @@ def build_service(options: argparse.Namespace, sink: Sink | None) -> Service:
     """Wire the parts of one process."""
     scores = RollingScores(options.window_pairs, options.window_seconds)
     registry = Registry(
-        lambda folder: OnnxEngine(folder, options.engine_threads),
+        lambda folder: load_engine(folder, options.engine_threads, options.precision, options.int8_agreement),
         keep=options.keep,
         max_batch=options.max_batch,
         max_waiting=options.max_waiting,
         on_inactive=scores.forget,
     )
     metrics = ServingMetrics(
-        options.service, options.cloud, lambda: Snapshot(scores.totals(), registry.active, registry.depth)
+        options.service,
+        options.cloud,
+        lambda: Snapshot(scores.totals(), registry.active, registry.depth, registry.engines()),
     )
     writer = None
     if sink is not None:

@@ -10,6 +10,8 @@
 | llm_bleu, llm_accuracy | gauge: means over the rolling window; absent without pairs | model_version |
 | llm_feedback_window_pairs | gauge: pairs in that window | model_version |
 | llm_model_active | gauge: 1 for the version that answers | model_version |
+| llm_model_bits | gauge: 32, or 8 where the 8-bit engine serves | model_version |
+| llm_int8_agreement_ratio | gauge: its evaluation answers equal to fp32's; absent for fp32 | model_version |
 | llm_queue_depth | gauge: requests that wait for the engine | |
 | llm_cpu_utilisation_ratio | gauge: CPU time since the last scrape / (wall time * usable cores) | |
 | llm_memory_usage_ratio | gauge: resident memory / memory limit | |
@@ -46,6 +48,7 @@ class Snapshot(NamedTuple):
     scores: dict[str, Totals]
     active: str | None
     queue_depth: int
+    engines: dict[str, tuple[str, float | None]]  # version -> precision, agreement with fp32
 
 
 class ServingMetrics:
@@ -135,6 +138,11 @@ class _Gauges(Collector):
         yield self._by_version("llm_feedback_window_pairs", "Pairs in the window.", {v: m[2] for v, m in means.items()})
         active = {s.active: 1.0 for s in snapshots.values() if s.active is not None}
         yield self._by_version("llm_model_active", "1 for the version that answers.", active)
+        engines = {v: engine for s in snapshots.values() for v, engine in s.engines.items()}
+        bits = {version: 8.0 if precision == "int8" else 32.0 for version, (precision, _) in engines.items()}
+        yield self._by_version("llm_model_bits", "Bits of the weights that serve.", bits)
+        agreement = {version: share for version, (_, share) in engines.items() if share is not None}
+        yield self._by_version("llm_int8_agreement_ratio", "8-bit answers equal to fp32's.", agreement)
         yield self._own("llm_queue_depth", "Requests waiting.", sum(s.queue_depth for s in snapshots.values()))
         cpu, memory = self._usage.ratios(list(snapshots))
         if cpu is not None:
@@ -168,8 +176,8 @@ class _Gauges(Collector):
                 path.unlink(missing_ok=True)
                 mark_process_dead(pid)  # type: ignore[no-untyped-call]
             elif pid != os.getpid():
-                scores, active, depth = json.loads(path.read_text())
-                found[pid] = Snapshot({v: Totals(*t) for v, t in scores.items()}, active, depth)
+                scores, active, depth, engines = json.loads(path.read_text())
+                found[pid] = Snapshot({v: Totals(*t) for v, t in scores.items()}, active, depth, engines)
         return found
 
 

@@ -60,6 +60,7 @@ class Listed:
     artifact: str
     reason: str
     waiting: int
+    precision: str  # empty before it is loaded
 
 
 class Registry:
@@ -133,8 +134,22 @@ class Registry:
         with self._lock:
             entries = sorted(self._entries.values(), key=lambda e: e.changed_s)
             return [
-                Listed(e.version, e.state, e.artifact, e.reason, e.batcher.depth if e.batcher else 0) for e in entries
+                Listed(
+                    e.version,
+                    e.state,
+                    e.artifact,
+                    e.reason,
+                    e.batcher.depth if e.batcher else 0,
+                    e.batcher.engine.precision if e.batcher else "",
+                )
+                for e in entries
             ]
+
+    def engines(self) -> dict[str, tuple[str, float | None]]:
+        """Loaded version -> its precision and, in 8 bits, its agreement with fp32."""
+        with self._lock:
+            loaded = {e.version: e.batcher.engine for e in self._entries.values() if e.batcher}
+        return {version: (engine.precision, engine.agreement) for version, engine in loaded.items()}
 
     def judged(self, version: str) -> bool:
         """Whether labels about `version` count: it is active, or loaded to become active; not when it was replaced."""

@@ -35,7 +35,9 @@ class Served:
         scores = RollingScores(100, 3600)
         self.registry = Registry(load, max_waiting=max_waiting, on_inactive=scores.forget)
         metrics = ServingMetrics(
-            "qa", "aws", lambda: Snapshot(scores.totals(), self.registry.active, self.registry.depth)
+            "qa",
+            "aws",
+            lambda: Snapshot(scores.totals(), self.registry.active, self.registry.depth, self.registry.engines()),
         )
         self.writer = FeedbackWriter(DirectorySink(store), "aws", metrics, every_s=3600)
         app = create_app(
@@ -316,6 +318,7 @@ class Slow:
         self.engine = OnnxEngine(model_dir)
         self.gate = threading.Event()
         self.gate.set()
+        self.precision, self.agreement = self.engine.precision, self.engine.agreement
 
     def check(self, prompt: str, max_new_tokens: int) -> None:
         self.engine.check(prompt, max_new_tokens)

@@ -12,11 +12,14 @@ import pytest
 
 from shared.errors import InvalidInputError, ModelError
 from training_containers.serve.batcher import Batcher, ClosedError, DeadlineExceededError, QueueFullError
-from training_containers.serve.engine import Answer, OnnxEngine
+from training_containers.serve.engine import Answer, Bits, OnnxEngine
 
 
 class GatedEngine:
     """The real engine behind a gate, so that a test decides how long a batch takes."""
+
+    precision: Bits = "fp32"
+    agreement: float | None = None
 
     def __init__(self, model_dir: Path) -> None:
         self.engine = OnnxEngine(model_dir)
