@@ -21,11 +21,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
 
 from policy.history import Floats
+from policy.policies import NetworkPolicy
 from policy.reward import Reward
 from policy.training.dynamics import Dynamics, Observation, Rules
 from policy.training.environment import LLMVecEnv
 from policy.training.evaluate import calibrate
-from policy.training.export import export, features_of
+from policy.training.export import actor_probabilities, export, features_of
 from policy.training.generators import CHEAP, FAMILIES, USUAL, Spread
 from policy.training.networks import STREAMS, AsymmetricPolicy, MultiStream, PaperExtractor
 from policy.training.pool import Pool, training_pool
@@ -34,7 +35,7 @@ from policy.training.pool import Pool, training_pool
 _SCALE: Final[dict[Reward, float]] = {"usd": 0.1, "regret": 20.0, "paper": 0.1}
 
 #: rollouts between two saves
-_SAVE_EVERY: Final = 25
+_SAVE_EVERY: Final = 10
 #: traces on which the readiness to retrain is chosen; no more than are trained on
 CALIBRATION_TRACES: Final = 1000
 #: the weights are averaged over this last share of the training
@@ -236,12 +237,14 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
             "retrain_shift": shift,
             "averaged": averaged,
             "judged_ratio": round(ratio, 4),
+            "agreement": agreement,
         }
         model.save(out.with_suffix(".zip"))
         export(model.policy, recipe.observation, features_of(recipe.observation), origin, out)
         return origin
 
     average = _Average()
+    agreement: dict[str, int] = {}
     for turn in range(recipe.rounds):
         pool = training_pool(recipe.traces, recipe.seed + turn, recipe.families, recipe.spread, recipe.wide_share)
         digest.update(pool.sha256.encode())
@@ -271,7 +274,19 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
         shift, ratio = averaged_shift, averaged_ratio
     else:
         model.policy.load_state_dict(last)
+    save()
+    agreement = agreement_of(model.policy, recipe.observation, judges, out)
     return save()
+
+
+def agreement_of(policy: Any, observation: Observation, pool: Pool, exported: Path) -> dict[str, int]:
+    """On how many of 10,000 observations, half of them jittered, the exported file and torch choose the same."""
+    lived = wander(Dynamics(pool, 200, Rules(observation), seed=1), 49, seed=1)[:10_000]
+    rng = np.random.default_rng(1)
+    lived[::2] += rng.normal(0.0, 0.5, lived[::2].shape) * lived.std(axis=0)
+    chosen = NetworkPolicy(exported, "exported").probabilities_of(lived).argmax(axis=1)
+    expected = actor_probabilities(policy, observation, lived).argmax(axis=1)
+    return {"observations": len(lived), "same_action": int((chosen == expected).sum())}
 
 
 def _fit_scalers(model: Any, env: Dynamics, recipe: Recipe) -> None:

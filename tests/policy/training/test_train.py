@@ -33,6 +33,7 @@ def test_the_exported_file_agrees_with_torch_on_ten_thousand_observations(tmp_pa
     recipe = Recipe(observation=observation, seed=3, **SMALL)  # type: ignore[arg-type]
     origin = train(recipe, out, silent)
     assert origin["recipe"]["seed"] == 3
+    assert origin["agreement"] == {"observations": 10_000, "same_action": 10_000}
     kind = PPO if observation == "paper" else MaskablePPO
     torch_policy = kind.load(out.with_suffix(".zip"), device="cpu").policy
     exported = NetworkPolicy(out, "p")
