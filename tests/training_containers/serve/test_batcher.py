@@ -26,6 +26,7 @@ class GatedEngine:
         self.gate = threading.Event()
         self.entered = threading.Event()
         self.batches: list[list[str]] = []
+        self.pause_s = 0.0
 
     def check(self, prompt: str, max_new_tokens: int) -> None:
         self.engine.check(prompt, max_new_tokens)
@@ -34,6 +35,7 @@ class GatedEngine:
         self.batches.append(list(prompts))
         self.entered.set()
         assert self.gate.wait(20)
+        time.sleep(self.pause_s)
         if "break" in prompts:
             raise ModelError("the engine broke")
         return self.engine.generate(prompts, max_new_tokens)
@@ -66,6 +68,29 @@ def test_what_waits_is_answered_in_one_batch_and_each_caller_gets_its_own_answer
     assert [len(b) for b in engine.batches] == [1, 4, 2]
     assert answers == [engine.engine.generate([p], 4 + i)[0] for i, p in enumerate(prompts)]
     batcher.close()
+
+
+def test_clients_who_were_answered_together_are_answered_together_again(engine: GatedEngine) -> None:
+    """Without holding the batch, the first to come back would be computed alone, over and over."""
+    batcher = Batcher(engine, max_batch=8)
+    engine.pause_s = 0.15
+
+    def client(number: int) -> None:
+        for _ in range(6):
+            batcher.answer(f"question {number}", 1, 20)
+
+    with ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(client, i) for i in range(8)]
+        assert engine.entered.wait(5)
+        _wait_for_depth(batcher, 8 - len(engine.batches[0]))
+        engine.gate.set()
+        for finished in clients:
+            finished.result()
+    batcher.close()
+
+    sizes = [len(b) for b in engine.batches]
+    assert sum(sizes) == 48
+    assert sum(size == 8 for size in sizes) >= 4, sizes
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_retry(engine: GatedEngine) -> None:
