@@ -1,50 +1,48 @@
 """Requests per second, latency, CPU, memory and cold start of the serving process, against Flask + transformers.
 
     python -m benchmarks.serving --shape distilgpt2 --json
+    python -m benchmarks.serving --swaps 50 --json
 
-Both servers run the same model on the same cores; rounds alternate between them, the best round counts for both.
-`identical_share`: answers with the same token ids as transformers' greedy decoding. `batch_invariant_share`: answers
-that are the same alone and in a batch. `floor_ratio`: FLOP/s achieved under load over this machine's measured
-fp32 matrix multiplication (same number of threads), so 1.0 cannot be passed.
+All servers run the same model on the same cores; rounds alternate between them, and each server's best round counts.
+
+| column | meaning |
+|---|---|
+| requests_per_s, cpu_s_per_request | under load: --clients clients, each with one request at a time |
+| latency_p50_s, latency_p99_s | one client alone: what a request takes that nothing waits with |
+| cold_start_s | from starting the process to its first answer |
+| identical_share | answers with the token ids of transformers' greedy decoding |
+| batch_invariant_share | answers that are the same alone and in a batch of 16 |
+| floor_ratio | requests_per_s over what this machine's memory and matrix units allow at best (printed to stderr) |
+
+`opportune` int8 runs without its gate here: random weights say nothing about a trained model's agreement.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
+import importlib.util
 import json
 import os
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 
-SHAPES = {"small": (2, 128, 4, 4096), "distilgpt2": (6, 768, 12, 50257)}
-WORDS = (
-    "what",
-    "who",
-    "when",
-    "where",
-    "which",
-    "is",
-    "was",
-    "the",
-    "first",
-    "largest",
-    "name",
-    "city",
-    "river",
-    "did",
-)
+from benchmarks.serving_floors import measure_floors
+from benchmarks.serving_load import Round, Server, measure
+from benchmarks.serving_models import SHAPES, make_model, make_questions
+from benchmarks.serving_swaps import swap_under_load
+from training_containers.prompt import prompt_for
+from training_containers.serve.engine import OnnxEngine
+from training_containers.serve.export import export_onnx, read_config
+from training_containers.serve.precision import add_int8
+
+_BATCH = 16
+GenerateIds = Callable[[Sequence[Sequence[int]], Sequence[int]], list[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,8 @@ class Row:
     engine: str
     precision: str
     requests_per_s: float
-    latency_p50_s: float  # one client
-    latency_p99_s: float  # --clients clients
+    latency_p50_s: float
+    latency_p99_s: float
     cpu_s_per_request: float
     peak_rss_mb: float
     cold_start_s: float
@@ -64,174 +62,40 @@ class Row:
     floor_ratio: float
 
 
-class Server:
-    """A serving process and what is measured of it."""
+@dataclass(frozen=True)
+class Candidate:
+    """A server to start, and the same engine in this process."""
 
-    def __init__(self, command: Sequence[str], threads: int) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
-        begin = time.perf_counter()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", *command, "--port", str(self.port)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-        )
-        while True:
-            try:
-                ask(self.port, "what is it?", 16)
-                break
-            except (OSError, http.client.HTTPException, RuntimeError):
-                if self.process.poll() is not None:
-                    raise SystemExit(f"{command[0]} did not start") from None
-                time.sleep(0.01)
-        self.cold_start_s = time.perf_counter() - begin
-        self.handle = psutil.Process(self.process.pid)
-
-    def cpu_s(self) -> float:
-        return float(sum(self.handle.cpu_times()[:2]))
-
-    def peak_rss_mb(self) -> float:
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(60)
-
-
-def ask(port: int, question: str, tokens: int) -> float:
-    """Seconds one answer took."""
-    begin = time.perf_counter()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    body = json.dumps({"question": question, "max_new_tokens": tokens})
-    connection.request("POST", "/predict", body, {"Content-Type": "application/json", "X-Opportune-Timeout": "60"})
-    reply = connection.getresponse()
-    reply.read()
-    connection.close()
-    if reply.status != 200:
-        raise RuntimeError(f"HTTP {reply.status}")
-    return time.perf_counter() - begin
-
-
-@dataclass
-class Round:
-    """One round of one server: latencies alone, then under load."""
-
-    alone_s: list[float]
-    loaded_s: list[float]
-    requests_per_s: float
-    cpu_s_per_request: float
-
-
-def measure(server: Server, questions: list[str], clients: int, tokens: int) -> Round:
-    """Ask every question alone (a quarter of them), then all from `clients` clients."""
-    alone = [ask(server.port, q, tokens) for q in questions[: max(5, len(questions) // 4)]]
-    loaded: list[float] = []
-    todo = iter(questions)
-    lock = threading.Lock()
-
-    def client() -> None:
-        while True:
-            with lock:
-                question = next(todo, None)
-            if question is None:
-                return
-            loaded.append(ask(server.port, question, tokens))
-
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    begin, cpu = time.perf_counter(), server.cpu_s()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    wall = time.perf_counter() - begin
-    return Round(alone, loaded, len(questions) / wall, (server.cpu_s() - cpu) / len(questions))
-
-
-def make_model(folder: Path, shape: str, seed: int) -> Path:
-    """Random weights of a real shape, with a byte-level tokenizer."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    layers, width, heads, vocabulary = SHAPES[shape]
-    torch.manual_seed(seed)
-    config = GPT2Config(
-        n_layer=layers,
-        n_embd=width,
-        n_head=heads,
-        vocab_size=vocabulary,
-        eos_token_id=vocabulary - 1,
-        bos_token_id=vocabulary - 1,
-    )
-    model = GPT2LMHeadModel(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3)  # small random weights would repeat one token
-    model.save_pretrained(folder)
-    alphabet = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
-
-
-def agreement(model_dir: Path, questions: list[str], tokens: int) -> tuple[float, float]:
-    """(share of answers identical to transformers', share identical alone and in a batch)."""
-    from transformers import GPT2LMHeadModel
-
-    from benchmarks.serving_reference import generate_ids
-    from training_containers.prompt import prompt_for
-    from training_containers.serve.engine import OnnxEngine
-
-    engine = OnnxEngine(model_dir)
-    rows = [engine.encode(prompt_for(q)) for q in questions]
-    batched = [ids for i in range(0, len(rows), 16) for ids in engine.generate_ids(rows[i : i + 16], [tokens] * 16)]
-    alone = [engine.generate_ids([row], [tokens])[0] for row in rows]
-    model = GPT2LMHeadModel.from_pretrained(model_dir).eval()
-    expected = [generate_ids(model, row, tokens) for row in rows]
-    count = len(rows)
-    same = sum(a == b for a, b in zip(batched, expected, strict=True)) / count
-    return same, sum(a == b for a, b in zip(batched, alone, strict=True)) / count
-
-
-def matmul_flops(threads: int) -> float:
-    """This machine's fp32 FLOP/s on square matrices."""
-    import torch
-
-    torch.set_num_threads(threads)
-    a = torch.randn(1536, 1536)
-    best = min(_timed(lambda: a @ a) for _ in range(8))
-    return float(2 * 1536**3 / best)
-
-
-def _timed(action: object) -> float:
-    assert callable(action)
-    begin = time.perf_counter()
-    action()
-    return time.perf_counter() - begin
+    engine: str
+    precision: str
+    command: list[str]
+    generate_ids: Callable[[], GenerateIds] | None  # None: the reference itself
 
 
 def main() -> None:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="small", help="random weights of this shape")
-    parser.add_argument("--model", type=Path, help="a model directory instead of random weights")
+    parser.add_argument("--model", type=Path, help="a model directory instead of random weights; it is copied")
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--requests", type=int, default=64, help="per round, a multiple of 16")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--requests", type=int, default=64, help="per round")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="comma-separated engines, for a quick look")
+    parser.add_argument("--swaps", type=int, help="instead of comparing: swap versions this often under load")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped on the way out
     with tempfile.TemporaryDirectory() as scratch:
-        model = options.model or make_model(Path(scratch), options.shape, options.seed)
-        rows = compare(model, options)
+        if options.swaps:
+            swaps = swap_under_load(
+                Path(scratch), options.shape, options.swaps, options.clients, options.threads, options.tokens
+            )
+            print(json.dumps(asdict(swaps)))
+            return
+        rows = compare(prepare(Path(scratch), options), options)
     if options.json:
         print(json.dumps({"rows": [asdict(row) for row in rows]}))
         return
@@ -239,58 +103,131 @@ def main() -> None:
         print(f"{name:24}" + "".join(f"{_shown(getattr(row, name)):>14}" for row in rows))
 
 
+def prepare(scratch: Path, options: argparse.Namespace) -> Path:
+    """A directory as training leaves it: weights, tokenizer, both engine files."""
+    folder = scratch / "model"
+    folder.mkdir()
+    if options.model:
+        for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+            if (options.model / name).is_file():
+                (folder / name).write_bytes((options.model / name).read_bytes())
+    else:
+        make_model(folder, options.shape, options.seed)
+    export_onnx(folder)
+    add_int8(folder, [prompt_for(q) for q in make_questions(32, options.seed + 1)])
+    return folder
+
+
 def compare(model: Path, options: argparse.Namespace) -> list[Row]:
-    """Both servers, round after round."""
-    rng = np.random.default_rng(options.seed)
-    questions = [" ".join(rng.choice(WORDS, 5)) + "?" for _ in range(options.requests)]
-    same, invariant = agreement(model, questions[: max(16, options.requests // 16 * 16)], options.tokens)
-    own = ["training_containers", "serve", "--host", "127.0.0.1", "--engine-threads", str(options.threads)]
-    commands = {
-        "reference": ["benchmarks.serving_reference", "--threads", str(options.threads), "--model", str(model)],
-        "opportune": [*own, "--model", str(model)],
-    }
-    servers: dict[str, Server] = {}
-    rounds: dict[str, list[Round]] = {name: [] for name in commands}
+    """All servers, round after round."""
+    questions = make_questions(options.requests, options.seed)
+    candidates = [c for c in find_candidates(model, options.threads) if not options.only or c.engine in options.only]
+    note("comparing answers")
+    shares = agreement(model, candidates, questions[: 2 * _BATCH], options.tokens, options.threads)
+    servers: list[Server] = []
+    rounds: list[list[Round]] = [[] for _ in candidates]
     try:
-        for name, command in commands.items():
-            servers[name] = Server(command, options.threads)
-        for _ in range(options.rounds):
-            for name, server in servers.items():
-                rounds[name].append(measure(server, questions, options.clients, options.tokens))
-        peak = {name: server.peak_rss_mb() for name, server in servers.items()}
+        for candidate in candidates:
+            servers.append(Server(candidate.command, options.threads))
+        for number in range(options.rounds):
+            note(f"round {number + 1} of {options.rounds}")
+            for server, done in zip(servers, rounds, strict=True):
+                done.append(measure(server, questions, options.clients, options.tokens, alone=_BATCH))
+        peaks = [server.peak_rss_mb() for server in servers]
     finally:
-        for server in servers.values():
+        for server in servers:
             server.stop()
-    flops = flop_per_request(model, questions, options.tokens)
-    limit = matmul_flops(options.threads)
+    floors = measure_floors(options.threads)
+    engine, config = OnnxEngine(model), read_config(model)
+    prompt = round(float(np.mean([len(engine.encode(prompt_for(q))) for q in questions])))
+    note(
+        f"floors: {floors.bytes_per_s / 1e9:.1f} GB/s, {floors.fp32_per_s / 1e9:.0f} GFLOP/s fp32, "
+        f"{floors.int8_per_s / 1e9:.0f} GOP/s int8; {prompt} prompt tokens, {options.tokens} new"
+    )
     return [
         Row(
-            engine=name,
-            precision="fp32",
+            engine=candidate.engine,
+            precision=candidate.precision,
             requests_per_s=max(r.requests_per_s for r in done),
             latency_p50_s=min(float(np.median(r.alone_s)) for r in done),
-            latency_p99_s=min(float(np.quantile(r.loaded_s, 0.99)) for r in done),
+            latency_p99_s=min(float(np.quantile(r.alone_s, 0.99)) for r in done),
             cpu_s_per_request=min(r.cpu_s_per_request for r in done),
-            peak_rss_mb=peak[name],
-            cold_start_s=servers[name].cold_start_s,
-            identical_share=1.0 if name == "reference" else same,
-            batch_invariant_share=1.0 if name == "reference" else invariant,
-            floor_ratio=max(r.requests_per_s for r in done) * flops / limit,
+            peak_rss_mb=peak,
+            cold_start_s=server.cold_start_s,
+            identical_share=identical,
+            batch_invariant_share=invariant,
+            floor_ratio=max(r.requests_per_s for r in done)
+            * floors.batch_s(config, candidate.precision, options.clients, prompt, options.tokens)
+            / options.clients,
         )
-        for name, done in rounds.items()
+        for candidate, server, done, peak, (identical, invariant) in zip(
+            candidates, servers, rounds, peaks, shares, strict=True
+        )
     ]
 
 
-def flop_per_request(model: Path, questions: list[str], tokens: int) -> float:
-    """Multiply-adds (counted twice) of the prompt and the answer's tokens; attention itself is left out."""
-    from training_containers.prompt import prompt_for
-    from training_containers.serve.engine import OnnxEngine
-    from training_containers.serve.export import read_config
+def find_candidates(model: Path, threads: int) -> list[Candidate]:
+    """The reference, ours in both precisions, and what else is installed."""
+    flags = ["--threads", str(threads), "--model", str(model)]
+    own = ["training_containers", "serve", "--host", "127.0.0.1", "--engine-threads", str(threads)]
+    exact = [*own, "--model", str(model), "--precision", "fp32"]
+    small = [*own, "--model", str(model), "--precision", "int8", "--int8-agreement", "0"]
+    found = [
+        Candidate("reference", "fp32", ["benchmarks.serving_reference", *flags], None),
+        Candidate("opportune", "fp32", exact, lambda: OnnxEngine(model, threads).generate_ids),
+        Candidate("opportune", "int8", small, lambda: OnnxEngine(model, threads, precision="int8").generate_ids),
+    ]
+    if importlib.util.find_spec("ctranslate2") is None:
+        note("ctranslate2 is not installed (extra `bench`): left out")
+        return found
+    from benchmarks.serving_ctranslate2 import Ctranslate2Engine, convert
 
-    c, engine = read_config(model), OnnxEngine(model)
-    prompt = float(np.mean([len(engine.encode(prompt_for(q))) for q in questions]))
-    per_token = 12 * c.n_layer * c.n_embd**2
-    return 2 * ((prompt + tokens - 1) * per_token + tokens * c.vocab_size * c.n_embd)
+    for precision in ("fp32", "int8"):
+        converted = convert(model, model.parent / f"ctranslate2-{precision}", precision)
+        command = ["benchmarks.serving_ctranslate2", *flags, "--converted", str(converted)]
+
+        def load(converted: Path = converted) -> GenerateIds:
+            return Ctranslate2Engine(model, converted, threads).generate_ids
+
+        found.append(Candidate("ctranslate2", precision, command, load))
+    note("vllm is left out: its wheel for this Python needs CUDA; the CPU build is compiled from source")
+    return found
+
+
+def agreement(
+    model_dir: Path, candidates: Sequence[Candidate], questions: Sequence[str], tokens: int, threads: int
+) -> list[tuple[float, float]]:
+    """Per candidate: share of answers identical to transformers', share identical alone and in a batch."""
+    import torch
+    from transformers import GPT2LMHeadModel
+
+    from benchmarks.serving_reference import generate_ids
+
+    torch.set_num_threads(threads)
+    encode = OnnxEngine(model_dir).encode
+    rows = [encode(prompt_for(q)) for q in questions]
+    model = GPT2LMHeadModel.from_pretrained(model_dir, dtype=torch.float32).eval()
+    expected = [generate_ids(model, row, tokens) for row in rows]
+    found = []
+    for candidate in candidates:
+        if candidate.generate_ids is None:
+            found.append((1.0, 1.0))
+            continue
+        answer = candidate.generate_ids()
+        starts = range(0, len(rows), _BATCH)
+        batched = [ids for i in starts for ids in answer(rows[i : i + _BATCH], [tokens] * len(rows[i : i + _BATCH]))]
+        alone = [answer([row], [tokens])[0] for row in rows]
+        found.append((_same(batched, expected), _same(batched, alone)))
+    return found
+
+
+def _same(some: Sequence[list[int]], others: Sequence[list[int]]) -> float:
+    return sum(a == b for a, b in zip(some, others, strict=True)) / len(some)
+
+
+def note(text: str) -> None:
+    """Progress and remarks go to stderr, so that --json stays JSON."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _shown(value: object) -> str:
