@@ -125,7 +125,7 @@ def sdk(service: str, env: Mapping[str, str]) -> Any:
 
 
 def make_resources(env: Mapping[str, str]) -> None:
-    """Table, queues and bucket under the default names."""
+    """Table, queues, bucket and endpoint under the default names."""
     sdk("dynamodb", env).create_table(
         TableName="opportune",
         BillingMode="PAY_PER_REQUEST",
@@ -138,6 +138,12 @@ def make_resources(env: Mapping[str, str]) -> None:
     for queue in ("opportune-retrain", "opportune-retrain-dlq"):
         sdk("sqs", env).create_queue(QueueName=queue)
     sdk("s3", env).create_bucket(Bucket="opportune")
+    role = "arn:aws:iam::123456789012:role/opportune"
+    sagemaker = sdk("sagemaker", env)
+    sagemaker.create_model(ModelName="m1", ExecutionRoleArn=role, PrimaryContainer={"Image": "opportune"})
+    variant = {"VariantName": "m1", "ModelName": "m1", "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
+    sagemaker.create_endpoint_config(EndpointConfigName="m1", ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName="opportune-qa", EndpointConfigName="m1")
 
 
 def cold_ms(package: Path, handler: str, event: Any, env: Mapping[str, str], log: Path) -> tuple[float, float]:

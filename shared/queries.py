@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 # The answer quality that users get: every labelled answer counts once, however the clouds share the traffic. A model's
@@ -29,6 +30,9 @@ METRICS: Final[dict[str, str]] = {
     "static_retrains": 'sum(llm_static_retrain_total{service="$service"})',
 }
 
+#: the label that tells the series of `together` apart
+METRIC: Final = "opportune_metric"
+
 #: how many decision slots back a cloud's last sign of life is looked for; before that, its silence proves nothing
 SEEN_SLOTS: Final = 1000
 
@@ -50,6 +54,11 @@ def query(metric: str, service: str, step_s: float) -> str:
 def query_by_cloud(metric: str, service: str, step_s: float) -> str:
     """The PromQL of one of BY_CLOUD."""
     return _filled(BY_CLOUD[metric], service, step_s)
+
+
+def together(queries: Mapping[str, str]) -> str:
+    """One PromQL expression with every query's series, each labelled METRIC with the query's name."""
+    return " or ".join(f'label_replace({promql}, "{METRIC}", "{name}", "", "")' for name, promql in queries.items())
 
 
 def _filled(promql: str, service: str, step_s: float) -> str:

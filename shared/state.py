@@ -73,6 +73,12 @@ class Tally(msgspec.Struct, frozen=True):
         )
 
 
+class _Chosen(msgspec.Struct):
+    """What a decision was, without the rest."""
+
+    action: int = 0
+
+
 class Control(msgspec.Struct, frozen=True):
     """A person's wish: no new retrains while paused."""
 
@@ -104,6 +110,11 @@ class State:
     def decisions(self, since: str = "", limit: int = 1000) -> list[Decision]:
         """Decisions with id >= since, oldest first; ids of one service sort by time."""
         return [decode(Decision, body) for _, body in self._documents.query("decision", since=since, limit=limit)]
+
+    def retrains(self, since: str) -> list[Decision]:
+        """Of these decisions those to retrain: one in hundreds, so the others are not looked at any closer."""
+        found = self._documents.query("decision", since=since)
+        return [decode(Decision, body) for _, body in found if msgspec.json.decode(body, type=_Chosen).action]
 
     # --- jobs
 

@@ -66,8 +66,12 @@ class Deps:
 
     def at_home(self) -> tuple[State, State]:
         """(where to settle races, where to settle them if that cloud does not answer)."""
-        home = self.own if self._is_silent(self.home.cloud) else self.home
-        return State(home.documents), State(self.own.documents)
+        return self.state(self.home_now), State(self.own.documents)
+
+    @property
+    def home_now(self) -> Cloud:
+        """Where races are settled: at home, unless that cloud just did not answer."""
+        return self.settings.cloud if self._is_silent(self.home.cloud) else self.home.cloud
 
 
 class Attempt:

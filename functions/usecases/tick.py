@@ -8,6 +8,7 @@ from typing import Final
 from functions.usecases.deps import Deps
 from functions.usecases.jobs import advance
 from functions.usecases.ledger import Ledger, close_old_pages, open_ledger
+from functions.usecases.recall import recalling
 from functions.usecases.routes import publish_routes
 from policy.decide import DecisionContext, decide
 from shared.contracts import (
@@ -39,14 +40,15 @@ UNCLAIMED_SLOTS: Final = 60
 def tick(deps: Deps, now_s: float) -> Decision | None:
     """One slot of one service; the same slot again repeats nothing. None when the other cloud leads."""
     cfg = deps.settings
-    state = State(deps.own.documents)
-    if not leads(cfg, state.routes(cfg.service), now_s):
+    if cfg.cloud != cfg.scheduler and not leads(cfg, State(deps.own.documents).routes(cfg.service), now_s):
         log.info("standing by", extra={"action": "tick", "scheduler": cfg.scheduler})
         return None
     slot_s = slot_of(now_s, cfg.slot_seconds)
+    decision_id = f"decision-{job_id_for(cfg.service, slot_s)}"
+    deps = recalling(deps, decision_id)
     ledger = open_ledger(deps)
     jobs = [_advanced(deps, record, now_s) for record in ledger.jobs()]
-    decision = state.decision(f"decision-{job_id_for(cfg.service, slot_s)}")
+    decision = State(deps.own.documents).decision(decision_id)
     if decision is not None:
         publish_routes(deps, now_s, heartbeat=True)
     else:
@@ -133,7 +135,7 @@ def _unclaimed(deps: Deps, jobs: list[JobRecord], slot_s: float, now_s: float) -
     back_s = min(cfg.job_deadline_seconds, UNCLAIMED_SLOTS * cfg.slot_seconds)
     since = f"decision-{job_id_for(cfg.service, slot_s - back_s)}"
     found = []
-    for decision in State(deps.own.documents).decisions(since):
+    for decision in State(deps.own.documents).retrains(since):
         cloud = decision.action.cloud
         if decision.service != cfg.service or decision.slot_s >= slot_s or not cloud or decision.job_id in known:
             continue
@@ -189,14 +191,17 @@ def _record(deps: Deps, decision: Decision) -> Decision:
 
     Two schedulers in one slot get the same decision back, so they enqueue the same job.
     """
-    home, own = deps.at_home()
+    cfg = deps.settings
+    home = deps.home_now
     try:
-        settled = home.record_decision(decision)
+        settled = deps.state(home).record_decision(decision)
     except UnavailableError:
-        settled = own.record_decision(decision)
+        home = cfg.cloud
+        settled = deps.state(home).record_decision(decision)
     for attempt in deps.reachable("copy decision"):
         with attempt as cloud:
-            deps.state(cloud.cloud).record_decision(settled)
+            if cloud.cloud != home:
+                deps.state(cloud.cloud).record_decision(settled)
     log.info(
         "decided: %s",
         settled.reason,

@@ -65,7 +65,7 @@ class JsonService:
                 if answer.status == 200 and told is not None:
                     return told
                 code, message = _refusal(answer, told or {})
-                if attempt == _ATTEMPTS or (answer.status < 500 and code not in _TRANSIENT):
+                if attempt == _ATTEMPTS or (400 <= answer.status < 500 and code not in _TRANSIENT):
                     raise failure(what, code, message)
             time.sleep(random.random() * _LONGEST_PAUSE_S)
         raise AssertionError("the last attempt returned or raised")

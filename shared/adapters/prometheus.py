@@ -18,7 +18,7 @@ from urllib3.util.retry import Retry
 from shared.contracts import CLOUDS, Cloud, MetricWindow, Series
 from shared.errors import MetricsUnavailableError, UnavailableError
 from shared.ports import Served
-from shared.queries import BY_CLOUD, METRICS, query, query_by_cloud
+from shared.queries import BY_CLOUD, METRIC, METRICS, query, query_by_cloud, together
 
 #: Prometheus refuses queries of more than 11,000 points
 _MOST_POINTS: Final = 10_000
@@ -51,13 +51,20 @@ class PrometheusMetrics:
         Raises:
             MetricsUnavailableError: Prometheus refused, timed out, or answered with something else than samples.
         """
-        return MetricWindow(
-            service=self._service,
-            start_s=start_s,
-            end_s=end_s,
-            step_s=step_s,
-            series={name: self._series(query(name, self._service, step_s), start_s, end_s, step_s) for name in METRICS},
-        )
+        asked = together({name: query(name, self._service, step_s) for name in METRICS})
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in METRICS}
+        # in as many parts as Prometheus allows points; counted back from the end, so that the last is the present
+        first = int((end_s - start_s) / step_s)
+        while first >= 0:
+            last = max(0, first - _MOST_POINTS + 1)
+            for name, points in self._points(asked, end_s - first * step_s, end_s - last * step_s, step_s):
+                if name in found:
+                    found[name] += points
+            first = last - 1
+        series = {
+            name: Series(*zip(*points, strict=True)) if points else Series((), ()) for name, points in found.items()
+        }
+        return MetricWindow(service=self._service, start_s=start_s, end_s=end_s, step_s=step_s, series=series)
 
     def served(self, now_s: float, step_s: float) -> dict[Cloud, Served]:
         """Each cloud's latency and last sign of life.
@@ -65,39 +72,31 @@ class PrometheusMetrics:
         Raises:
             MetricsUnavailableError: as `window`.
         """
-        latency, seen = (self._by_cloud(query_by_cloud(name, self._service, step_s), now_s) for name in BY_CLOUD)
+        asked = together({name: query_by_cloud(name, self._service, step_s) for name in BY_CLOUD})
+        found: dict[str, dict[str, float]] = {name: {} for name in BY_CLOUD}
+        with self._translated():
+            result: Any = self._client.custom_query(asked, params={"time": f"{now_s:.3f}"})
+            for entry in result:
+                value = float(entry["value"][1])
+                if entry["metric"][METRIC] in found and math.isfinite(value):
+                    found[entry["metric"][METRIC]][str(entry["metric"].get("cloud", ""))] = value
+        latency, seen = found["latency"], found["seen"]
         return {
             cloud: Served(latency.get(cloud), seen.get(cloud)) for cloud in CLOUDS if cloud in latency or cloud in seen
         }
 
-    def _by_cloud(self, promql: str, now_s: float) -> dict[str, float]:
-        with self._translated():
-            result: Any = self._client.custom_query(promql, params={"time": f"{now_s:.3f}"})
-            found = {str(entry["metric"].get("cloud", "")): float(entry["value"][1]) for entry in result}
-        return {cloud: value for cloud, value in found.items() if math.isfinite(value)}
-
-    def _series(self, promql: str, start_s: float, end_s: float, step_s: float) -> Series:
-        """One query, in as many parts as Prometheus allows points."""
-        times: list[float] = []
-        values: list[float] = []
-        # counted back from the end, so that the last point is the present
-        steps = int((end_s - start_s) / step_s)
-        first = steps
-        while first >= 0:
-            last = max(0, first - _MOST_POINTS + 1)
-            for at, value in self._points(promql, end_s - first * step_s, end_s - last * step_s, step_s):
-                times.append(at)
-                values.append(value)
-            first = last - 1
-        return Series(tuple(times), tuple(values))
-
-    def _points(self, promql: str, start_s: float, end_s: float, step_s: float) -> list[tuple[float, float]]:
+    def _points(
+        self, promql: str, start_s: float, end_s: float, step_s: float
+    ) -> list[tuple[str, list[tuple[float, float]]]]:
         # the client rounds to whole seconds; round outwards, so that nothing is lost when slots are short
         start, end = (dt.datetime.fromtimestamp(at, dt.UTC) for at in (math.floor(start_s), math.ceil(end_s)))
         with self._translated():
             result: Any = self._client.custom_query_range(promql, start, end, step=f"{step_s:g}")
-            points = [(float(at), float(value)) for at, value in result[0]["values"]] if result else []
-        return [(at, value) for at, value in points if math.isfinite(value)]
+            told = [
+                (str(entry["metric"][METRIC]), [(float(at), float(value)) for at, value in entry["values"]])
+                for entry in result
+            ]
+        return [(name, [(at, value) for at, value in points if math.isfinite(value)]) for name, points in told]
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

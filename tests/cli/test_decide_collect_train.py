@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -14,9 +15,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from pyarrow import parquet
 
+from shared.queries import METRIC
+
 #: what the fake service measured: good, then bad, by how long before the end of the query
 DROP_AT = 0.6
-VALUES = {"cpu": 0.4, "memory": 0.5, "requests_total": 3.0, "seconds_sum": 0.08, "bleu": 0.8, "accuracy": 0.8}
+VALUES = {"cpu": 0.4, "memory": 0.5, "request_rate": 3.0, "latency": 0.08, "bleu": 0.8, "accuracy": 0.8}
 
 
 class Prometheus(BaseHTTPRequestHandler):
@@ -27,14 +30,15 @@ class Prometheus(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
         start, end, step = float(query["start"]), float(query["end"]), float(query["step"])
-        known = next((value for key, value in VALUES.items() if key in query["query"]), None)
-        points = []
-        at = start
-        while at <= end and known is not None:
-            bad = self.dropping and ("bleu" in query["query"] or "accuracy" in query["query"])
-            points.append([at, str(known / 2 if bad and at > start + DROP_AT * (end - start) else known)])
-            at += step
-        result = [{"metric": {}, "values": points}] if points and not self.empty else []
+        result = []
+        for name in re.findall(rf'"{METRIC}", "(\w+)"', query["query"]):
+            points, at = [], start
+            while name in VALUES and at <= end:
+                bad = self.dropping and name in ("bleu", "accuracy") and at > start + DROP_AT * (end - start)
+                points.append([at, str(VALUES[name] / 2 if bad else VALUES[name])])
+                at += step
+            if points and not self.empty:
+                result.append({"metric": {METRIC: name}, "values": points})
         body = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}).encode()
         self.send_response(200)
         self.end_headers()

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from infra.runtimes import ROOT, clean_env
+from shared.queries import METRIC, METRICS
 
 #: osls never contacts AWS when it packages; it only wants to see credentials
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "eu-west-1"}
@@ -151,7 +152,10 @@ def prometheus() -> Iterator[str]:
             if "start" in asked:
                 start, end, step = (float(asked[name][0]) for name in ("start", "end", "step"))
                 values = [[start + n * step, "0.5"] for n in range(int((end - start) / step) + 1)]
-                data = {"resultType": "matrix", "result": [{"metric": {}, "values": values}]}
+                data = {
+                    "resultType": "matrix",
+                    "result": [{"metric": {METRIC: name}, "values": values} for name in METRICS],
+                }
             else:
                 data = {"resultType": "vector", "result": []}
             body = json.dumps({"status": "success", "data": data}).encode()

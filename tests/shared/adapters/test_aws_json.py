@@ -51,7 +51,7 @@ def test_a_stumble_is_asked_again(answers, first):
 
 def test_twice_is_an_error_that_says_what_and_why(answers):
     answers[0].extend([THROTTLED] * 2)
-    with pytest.raises(UnavailableError, match="the table.*ThrottlingException: slow down"):
+    with pytest.raises(UnavailableError, match=r"the table.*ThrottlingException: slow down"):
         SERVICE.call("GetItem", {}, "the table")
 
 
