@@ -2,6 +2,8 @@
 
 `ppo@cheapest` keeps the timing of `ppo` and places every job on the cloud that is cheapest now, as the rules do.
 `ppo@flat-resources`, `@flat-load`, `@flat-prices` hide one stream by showing it as if it never changed.
+`ppo@serving-only` is not shown what former models would be worth now, as in a live service that does not re-evaluate
+them. What the network is without a stream from the start of its training, `benchmarks.convergence` shows.
 """
 
 from __future__ import annotations
@@ -29,10 +31,15 @@ def _flat_prices(history: History) -> History:
     return replace(history, price_usd_per_hour=np.tile(price.mean(axis=0), (len(price), 1)))
 
 
+def _serving_only(history: History) -> History:
+    return replace(history, own_quality=None)
+
+
 HIDE: Final[dict[str, Callable[[History], History]]] = {
     "flat-resources": _flat_resources,
     "flat-load": _flat_load,
     "flat-prices": _flat_prices,
+    "serving-only": _serving_only,
 }
 ABLATIONS: Final = ("cheapest", *HIDE)
 

@@ -3,13 +3,15 @@
 `Tracker` follows N services at once, one `push` a step; the training environment uses it with hundreds, the live path
 with one. `policy.follow` replays a history through it, so both see the same numbers. Layout of one observation:
 
-    performance  (BLOCKS, 4)  for the GRU, oldest first: quality, share of the serving model, latency, request rate
+    performance  (BLOCKS, 5)  for the GRU, oldest first: quality, share of the serving model, latency, request rate,
+                              quality of the first model, re-evaluated
     resources    (2, BLOCKS)  for the convolution: CPU, memory
     deployment   (len(DENSE),) for the dense layers: see DENSE
 
-A block is the mean over 1, 1, 2, 4, 10, 30 steps back from the present: fine for what just happened,
-coarse for what is long past. Money is in units of one full point of quality for one step, so that one policy serves
-every price and every value.
+A block is the mean over 1, 1, 2, 4, 8, 24, 80 steps back from the present: fine for what just happened,
+coarse for what is long past. Models that served before may be re-evaluated at each step: they are fixed points against
+which the world is seen to move. Where nobody does that, these features say so and are zero.
+Money is in units of one full point of quality for one step, so that one policy serves every price and every value.
 """
 
 from __future__ import annotations
@@ -23,14 +25,17 @@ from policy.history import Floats
 from policy.state import Feature
 
 #: steps per block, newest first
-_SIZES: Final = np.array([1, 1, 2, 4, 10, 30])
+_SIZES: Final = np.array([1, 1, 2, 4, 8, 24, 80])
 _ENDS: Final = np.concatenate([[0], np.cumsum(_SIZES)])
 BLOCKS: Final = len(_SIZES)
-PERFORMANCE: Final = 4
+PERFORMANCE: Final = 5
 RESOURCES: Final = 2
 #: first measurements of a model that say what it is worth when new
 _FRESH: Final = 6
 _SPANS: Final = (2.0, 4.0, 8.0, 20.0)
+#: former models that may be re-evaluated: the first, the one before the serving one, and the one before that
+FORMER: Final = 3
+_FORMER_SPAN: Final = 4.0
 #: sd of the measured quality before anything is known
 _NOISE: Final = 0.03
 
@@ -81,13 +86,28 @@ DENSE: Final[tuple[Feature, ...]] = (
     Feature("rebound", _UNIT, -1.2, 1.2),
     Feature("best_rebound", _UNIT, -1.2, 1.2),
     Feature("mean_gain", _UNIT, -1.2, 1.2),
+    Feature("reevaluated", _UNIT, 0.0, 1.0),
+    Feature("first_model_minus_now", _UNIT, -1.2, 1.2),
+    Feature("previous_model_minus_now", _UNIT, -1.2, 1.2),
+    Feature("model_before_minus_now", _UNIT, -1.2, 1.2),
+    Feature("first_model_drop", _UNIT, -1.2, 1.2),
+    Feature("previous_model_drop", _UNIT, -1.2, 1.2),
+    Feature("first_model_rebound", _UNIT, -1.2, 1.2),
+    Feature("first_model_range", _UNIT, -1.2, 1.2),
+    Feature("previous_model_pace", "1/step", -8.0, 8.0),
 )
 
 
 def _block_features() -> tuple[Feature, ...]:
     """Names of the block features in the order of the observation."""
     oldest_first = [f"{_ENDS[b]}_to_{_ENDS[b + 1]}_ago" for b in range(BLOCKS - 1, -1, -1)]
-    performance = (("quality", -1.2, 1.2), ("served", 0.0, 1.0), ("latency", -8.0, 8.0), ("rate", -8.0, 8.0))
+    performance = (
+        ("quality", -1.2, 1.2),
+        ("served", 0.0, 1.0),
+        ("latency", -8.0, 8.0),
+        ("rate", -8.0, 8.0),
+        ("first_model", -1.2, 1.2),
+    )
     resources = (("cpu", -1.0, 1.0), ("memory", -1.0, 1.0))
     stream = [Feature(f"{n}_{block}", _UNIT, low, high) for block in oldest_first for n, low, high in performance]
     stream += [Feature(f"{n}_{block}", _UNIT, low, high) for n, low, high in resources for block in oldest_first]
@@ -107,8 +127,8 @@ class Tracker:
         self._rows = np.arange(n)
         self.t = np.full(n, -1, dtype=np.int64)
         self.capacity = 64
-        # running sums of (quality, latency, rate, cpu, memory); entry k is the sum over the first k steps
-        self.sums = np.zeros((n, self.capacity + 1, 5))
+        # running sums of (quality, latency, rate, cpu, memory, first model's quality); entry k: over the first k steps
+        self.sums = np.zeros((n, self.capacity + 1, 6))
         self.last = np.zeros((n, 5))
         self.step_value, self.log_delays = np.ones(n), np.zeros((n, 2))
         self.log_price_sum, self.cost = np.zeros((n, 2)), np.ones((n, 2))
@@ -127,6 +147,11 @@ class Tracker:
         self.retrains = np.zeros(n)
         self.best_rebound, self.gain_sum = np.zeros(n), np.zeros(n)
         self.step_change = np.zeros(n)
+        # of the former models: smoothed quality, what it was when new, last step of the data; NaN quality: unknown
+        self.former = np.full((n, FORMER), np.nan)
+        self.former_now = np.full((n, FORMER), np.nan)  # of the present step
+        self.former_fresh, self.former_data = np.zeros((n, FORMER)), np.zeros((n, FORMER))
+        self.first_low, self.first_high = np.full(n, np.inf), np.full(n, -np.inf)
 
     def restart(self, rows: NDArray[np.int64], begun: Tracker) -> None:
         """Replace the services in `rows` by those of `begun`, a tracker of len(rows) services."""
@@ -143,7 +168,7 @@ class Tracker:
         self.log_delays[rows] = np.log(delays)
 
     def _grow(self) -> None:
-        more = np.zeros((self.count, self.capacity, 5))
+        more = np.zeros((self.count, self.capacity, 6))
         self.sums = np.concatenate([self.sums, more], axis=1)
         self.capacity *= 2
 
@@ -157,10 +182,13 @@ class Tracker:
         retrain_cost_usd: Floats,
         live: NDArray[np.bool_],
         trained_to: NDArray[np.int64],
+        former: Floats,
     ) -> None:
         """One step of every service, each argument (N,), costs (N, 2); missing measurements are NaN.
 
-        `live` says where a new model went live at this step, `trained_to` the last step of its data.
+        `live` says where a new model went live at this step, `trained_to` the last step of its data. `former`,
+        (N, FORMER), is the quality of the first, the previous and the model before, NaN where there is none or nobody
+        re-evaluates it.
         """
         self.t += 1
         t = self.t
@@ -175,7 +203,10 @@ class Tracker:
         sample = np.where(np.isfinite(sample), sample, self.last)
         previous = self.last[:, 0].copy()
         self.last = sample
-        self.sums[self._rows, t + 1] = self.sums[self._rows, t] + sample
+        self._measure_former(former)
+        re_evaluated = np.where(np.isfinite(former[:, 0]), former[:, 0], np.nan_to_num(self.former[:, 0]))
+        first = np.where(self.retrains > 0, re_evaluated, sample[:, 0])
+        self.sums[self._rows, t + 1] = self.sums[self._rows, t] + np.column_stack([sample, first])
         self.cost = np.maximum(retrain_cost_usd, 1e-9) / self.step_value[:, None]
         self.log_price_sum += np.log(self.cost)
         self._measure(sample[:, 0], previous, seen, live)
@@ -191,6 +222,19 @@ class Tracker:
         self.pace_drop += np.where(known, self.fresh - self.smooth[:, 1], 0.0)
         self.pace_steps += np.where(known, self.measured, 0.0)
         self.gain_sum += np.where(known, self.gain, 0.0)
+        # the model that leaves becomes the previous one, and the first one if it was
+        left = np.stack([self.smooth[:, 1], self.fresh, self.data_to.astype(np.float64)])
+        for series, (value, was) in zip(
+            ("former", "former_fresh", "former_data"),
+            ((left[0], self.former), (left[1], self.former_fresh), (left[2], self.former_data)),
+            strict=True,
+        ):
+            first = np.where(self.retrains == 0, value, was[:, 0])
+            before = np.where(self.retrains == 0, np.nan if series == "former" else 0.0, was[:, 1])
+            setattr(self, series, np.where(live[:, None], np.column_stack([first, value, before]), was))
+        starts = live & (self.retrains == 0)
+        self.first_low = np.where(starts, np.minimum(self.lowest, left[0]), self.first_low)
+        self.first_high = np.where(starts, np.maximum(self.highest, left[0]), self.first_high)
         self.gain[live] = 0.0
         self.old_level = np.where(live, self.smooth[:, 1], self.old_level)
         self.live_at = np.where(live, self.t, self.live_at)
@@ -198,6 +242,16 @@ class Tracker:
         for name in ("measured", "regret", "k_sum", "kk_sum", "y_sum", "ky_sum"):
             getattr(self, name)[live] = 0.0
         self.retrains += live
+
+    def _measure_former(self, former: Floats) -> None:
+        """Take in the re-evaluation of former models."""
+        self.former_now = former
+        seen = np.isfinite(former)
+        known = np.where(np.isfinite(self.former), self.former, former)
+        self.former = np.where(seen, known + (former - known) / _FORMER_SPAN, self.former)
+        seen_first = seen[:, 0]
+        self.first_low = np.where(seen_first, np.minimum(self.first_low, self.former[:, 0]), self.first_low)
+        self.first_high = np.where(seen_first, np.maximum(self.first_high, self.former[:, 0]), self.first_high)
 
     def _measure(self, y: Floats, previous: Floats, seen: NDArray[np.bool_], live: NDArray[np.bool_]) -> None:
         """Take in one measurement of the serving model."""
@@ -257,13 +311,20 @@ class Tracker:
         filled = (size > 0)[..., None]
         # relative to what is usual here: level and load of a service carry no message
         usual = self.sums[self._rows, self.t + 1] / (self.t + 1.0)[:, None]
-        level = np.concatenate([self.fresh[:, None], usual[:, 1:]], axis=1)
+        first_fresh = np.where(self.retrains > 0, self.former_fresh[:, 0], self.fresh)
+        level = np.column_stack([self.fresh, usual[:, 1:5], first_fresh])
         means = np.where(filled, means - level[:, None, :], 0.0)
+        means[..., 5] *= self._reevaluated()[:, None]
         age = (self.t - self.live_at + 1)[:, None]
         served = np.clip((age - _ENDS[None, :-1]) / _SIZES[None, :], 0.0, 1.0) * (size > 0)
-        performance = np.stack([means[..., 0], served, means[..., 1], means[..., 2]], axis=2)[:, ::-1]
-        resources = means[:, ::-1, 3:].transpose(0, 2, 1)
+        performance = np.stack([means[..., 0], served, means[..., 1], means[..., 2], means[..., 5]], axis=2)[:, ::-1]
+        resources = means[:, ::-1, 3:5].transpose(0, 2, 1)
         return np.concatenate([performance.reshape(self.count, -1), resources.reshape(self.count, -1)], axis=1)
+
+    def _reevaluated(self) -> Floats:
+        """1 where former models are re-evaluated, or where there are none yet, (N,)."""
+        known: Floats = ((self.retrains == 0) | np.isfinite(self.former_now[:, 0])).astype(np.float64)
+        return known
 
     def _dense(self) -> Floats:
         t = self.t.astype(np.float64)
@@ -335,5 +396,25 @@ class Tracker:
             now - self.lowest,
             self.best_rebound,
             (self.gain_sum + self.gain) / np.maximum(self.retrains, 1.0),
+            *self._former_features(now, t),
         ]
         return np.stack(columns, axis=1)
+
+    def _former_features(self, now: Floats, t: Floats) -> list[Floats]:
+        """What re-evaluated models say; zero where there are none or nobody re-evaluates them."""
+        known = np.isfinite(self.former_now) & (self.retrains > 0)[:, None]
+        quality = np.where(known, self.former, now[:, None])
+        drop = np.where(known, self.former_fresh - quality, 0.0)
+        first = known[:, 0]
+        low, high = np.where(first, self.first_low, 0.0), np.where(first, self.first_high, 0.0)
+        return [
+            self._reevaluated(),
+            quality[:, 0] - now,
+            quality[:, 1] - now,
+            quality[:, 2] - now,
+            drop[:, 0],
+            drop[:, 1],
+            np.where(first, quality[:, 0] - low, 0.0),
+            high - low,
+            np.clip(100.0 * drop[:, 1] / np.maximum(t - self.former_data[:, 1], 4.0), -8.0, 8.0),
+        ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 
@@ -48,12 +49,21 @@ def advance(tracker: Tracker, histories: Sequence[History], from_step: int) -> N
         for name in ("quality", "latency_s", "request_rate_rps", "cpu", "memory")
     ]
     live_at = {r.live: r.started for r in first.retrains if r.live is not None}
+    lives = sorted(live_at)
     costs = first.price_usd_per_hour * first.train_hours
     for step in range(from_step, first.t + 1):
         quality, latency, rate, cpu, memory = (values[step] for values in series)
         live = np.full(n, step > 0 and step in live_at)
         trained_to = np.full(n, live_at.get(step, 0), dtype=np.int64)
-        tracker.push(quality, latency, rate, cpu, memory, np.tile(costs[step], (n, 1)), live, trained_to)
+        former = np.tile(_former(first, bisect.bisect_right(lives, step), step), (n, 1))
+        tracker.push(quality, latency, rate, cpu, memory, np.tile(costs[step], (n, 1)), live, trained_to, former)
+
+
+def _former(history: History, served: int, step: int) -> Floats:
+    """Quality at `step` of the first, the previous and the model before, (FORMER,), of `served` retrains by then."""
+    rows = [0, served - 1, served - 2]
+    own = history.own_quality
+    return np.array([np.nan if own is None or served == 0 or row < 0 else own[row, step] for row in rows])
 
 
 class Follower:
@@ -85,5 +95,11 @@ def _continues(history: History, last: History) -> bool:
     live_before = [r for r in history.retrains if r.live is not None and r.live <= last.t]
     if live_before != [r for r in last.retrains if r.live is not None and r.live <= last.t]:
         return False
+    if (history.own_quality is None) != (last.own_quality is None):
+        return False
+    if history.own_quality is not None and last.own_quality is not None:
+        known = len(last.own_quality)
+        if not np.array_equal(history.own_quality[:known, past], last.own_quality, equal_nan=True):
+            return False
     names = ("bleu", "accuracy", "request_rate_rps", "latency_s", "cpu", "memory", "price_usd_per_hour")
     return all(np.array_equal(getattr(history, n)[past], getattr(last, n), equal_nan=True) for n in names)

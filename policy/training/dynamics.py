@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy import reward as rewards
-from policy.features import WIDTH, Tracker
+from policy.features import FORMER, WIDTH, Tracker
 from policy.history import Floats
 from policy.state import OBSERVATION, REDEPLOY_WINDOW_STEPS, SMOOTHING_STEPS, observation
 from policy.training.pool import Pool
@@ -33,6 +33,7 @@ class Rules:
     reward: rewards.Reward = "usd"
     failing_share: float = 0.1  # share of episodes in which jobs may fail
     highest_failure_rate: float = 0.2
+    unseen_share: float = 0.25  # share of episodes in which nobody re-evaluates former models
     load_spread: float = 3.0  # request rate and latency are multiplied by exp(uniform(-spread, spread))
     in_order: bool = False  # service k lives trace k of the pool, for scoring; otherwise traces are drawn
     max_steps: int | None = None  # cut an episode (truncated) before its trace ends
@@ -77,6 +78,8 @@ class Dynamics:
         self.pending, self.live_at = np.full(n, -1), np.zeros(n, dtype=np.int64)
         self.fails = np.zeros((n, _ROOM), dtype=bool)
         self.noise = np.zeros((n, _ROOM))
+        self.former = np.full((n, FORMER), -1)  # first, previous and the model before
+        self.former_noise = np.zeros((n, FORMER, _ROOM))  # NaN: nobody re-evaluates them
         self.load = np.ones((n, 2))
         self.samples = np.full((n, SMOOTHING_STEPS, 5), np.nan)  # newest last: cpu, memory, rate, latency, quality
         self.started = np.full((n, REDEPLOY_WINDOW_STEPS), False)
@@ -92,10 +95,13 @@ class Dynamics:
             self.noise[row] = rng.standard_normal(_ROOM) * pool.noise_sd[trace]
             rate = rng.uniform(0.0, rules.highest_failure_rate) if rng.random() < rules.failing_share else 0.0
             self.fails[row] = rng.random(_ROOM) < rate
+            unseen = rng.random() < rules.unseen_share
+            self.former_noise[row] = np.nan if unseen else self._former_noise(rng, trace)
             self.load[row] = np.exp(rng.uniform(-rules.load_spread, rules.load_spread, 2))
         self.episode[rows] += 1
         self.t[rows] = self.serving[rows] = 0
         self.pending[rows] = -1
+        self.former[rows] = -1
         self.samples[rows] = np.nan
         self.started[rows] = False
         begun = Tracker(len(rows))
@@ -169,6 +175,10 @@ class Dynamics:
             value_old = pool.value(trace, self.serving, self.t)
             extra += np.where(failed, value_old - pool.value(trace, np.maximum(self.pending, 0), self.t), 0.0)
         live = due & ~failed & ~terminated
+        was = self.former
+        known = was[:, 0] >= 0
+        renewed = np.column_stack([np.where(known, was[:, 0], 0), self.serving, np.where(known, was[:, 1], -1)])
+        self.former = np.where(live[:, None], renewed, was)
         self.serving = np.where(live, self.pending, self.serving)
         self.pending = np.where(due, -1, self.pending)
         self.started = np.roll(self.started, -1, axis=1)
@@ -196,7 +206,21 @@ class Dynamics:
             self.samples[rows, :-1] = self.samples[rows, 1:]
             self.samples[rows, -1] = np.stack([cpu, memory, rate, latency, quality], axis=1)
         else:
-            tracker.push(quality, latency, rate, cpu, memory, pool.job_usd[line], live, self.serving[rows])
+            former = self._former_quality(rows)
+            tracker.push(quality, latency, rate, cpu, memory, pool.job_usd[line], live, self.serving[rows], former)
+
+    def _former_noise(self, rng: np.random.Generator, trace: int) -> Floats:
+        return rng.standard_normal((FORMER, _ROOM)) * self.pool.noise_sd[trace]
+
+    def _former_quality(self, rows: NDArray[np.int64]) -> Floats:
+        """What re-evaluating the former models of `rows` gives at the present step, (len(rows), FORMER)."""
+        models, t, trace = self.former[rows], self.t[rows], self.trace[rows]
+        index = self.pool.at(trace[:, None], np.maximum(models, 0), t[:, None])
+        noise = self.former_noise[rows[:, None], np.arange(FORMER)[None, :], t[:, None]]
+        # one model is measured once
+        noise[:, 1] = np.where(models[:, 1] == models[:, 0], noise[:, 0], noise[:, 1])
+        noise[:, 2] = np.where(models[:, 2] == models[:, 0], noise[:, 0], noise[:, 2])
+        return np.where(models >= 0, self.pool.quality[index] + noise, np.nan)
 
     def observe(self) -> Floats:
         """Observations of the present step, (N, width)."""

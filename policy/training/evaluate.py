@@ -23,7 +23,7 @@ def ratios(
     pool: Pool, observation: Observation, act: Callable[[Floats], NDArray[np.int64]], seed: int = 0
 ) -> tuple[Floats, NDArray[np.int64]]:
     """(J / J* of every trace, retrains) of a policy; `act` maps observations (N, D) to actions (N,)."""
-    rules = Rules(observation, in_order=True, failing_share=0.0, load_spread=0.0)
+    rules = Rules(observation, in_order=True, failing_share=0.0, unseen_share=0.0, load_spread=0.0)
     env = Dynamics(pool, len(pool), rules, seed)
     observed = env.reset()
     spent, retrains = np.zeros(len(pool)), np.zeros(len(pool), dtype=np.int64)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from policy.features import Tracker
+from policy.features import FORMER, Tracker
 from policy.policies import NetworkPolicy
 from policy.training.replay import measured, replay
 from policy.training.trace import Floats, Floats32, Trace
@@ -27,6 +27,8 @@ def replay_many(traces: Sequence[Trace], policy: NetworkPolicy, seeds: Sequence[
     seen = np.stack(
         [_stretched(measured(t, 0, s).mean(axis=0), longest) for t, s in zip(traces, seeds, strict=True)]
     )  # measured quality of whichever model serves
+    # measured quality of the first, the previous and the model before, (N, FORMER, T)
+    former = np.full((n, FORMER, longest), np.nan)
     serving, pending = np.zeros(n, dtype=np.int64), np.full(n, -1)
     live_at = np.zeros(n, dtype=np.int64)
     decisions = np.zeros((n, longest), dtype=np.int64)
@@ -34,10 +36,14 @@ def replay_many(traces: Sequence[Trace], policy: NetworkPolicy, seeds: Sequence[
     for t in range(longest):
         live = (pending >= 0) & (live_at == t) & (t < steps)
         for row in np.flatnonzero(live):
+            first = former[row, 0] if np.isfinite(former[row, 0, 0]) else seen[row]
+            former[row] = np.stack([first, seen[row], former[row, 1]])
             seen[row] = _stretched(measured(traces[int(row)], int(pending[row]), seeds[int(row)]).mean(axis=0), longest)
         serving = np.where(live, pending, serving)
         pending = np.where(live, -1, pending)
-        tracker.push(seen[:, t], latency[:, t], rate[:, t], cpu[:, t], memory[:, t], costs[:, t], live, serving)
+        tracker.push(
+            seen[:, t], latency[:, t], rate[:, t], cpu[:, t], memory[:, t], costs[:, t], live, serving, former[:, :, t]
+        )
         asked = (pending < 0) & (t < steps)
         observed = tracker.observation()
         lost |= asked & policy.outside(observed).any(axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -100,25 +101,28 @@ class Watcher:
 
     name = "watcher"
 
-    def __init__(self, at: tuple[int, ...]) -> None:
-        self.at = at
+    def __init__(self, at: tuple[int, ...], reevaluates: bool = True) -> None:
+        self.at, self.reevaluates = at, reevaluates
         self.seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def reset(self, seed: int) -> None:
         self.seen = {}
 
     def decide(self, history: History) -> int:
-        self.seen[history.t] = (build(history), observe(history))
+        shown = history if self.reevaluates else dataclasses.replace(history, own_quality=None)
+        self.seen[history.t] = (build(shown), observe(shown))
         return int(history.t in self.at)
 
 
-@pytest.mark.parametrize("observation", ["multistream", "paper"])
-def test_environment_and_live_path_build_the_same_observation(observation: str) -> None:
+@pytest.mark.parametrize(
+    ("observation", "reevaluates"), [("multistream", True), ("multistream", False), ("paper", True)]
+)
+def test_environment_and_live_path_build_the_same_observation(observation: str, reevaluates: bool) -> None:
     trace = generate("sudden", 4)
     quiet = type(trace)(**{f: getattr(trace, f) for f in trace.__dataclass_fields__} | {"noise_sd": 0.0})
-    watcher = Watcher((20, 60, 61, 100))
+    watcher = Watcher((20, 60, 61, 100), reevaluates)
     decisions = replay(quiet, watcher, seed=0)
-    env = Dynamics(Pool([quiet]), 1, Rules(observation=observation, **SURE))  # type: ignore[arg-type]
+    env = Dynamics(Pool([quiet]), 1, Rules(observation, unseen_share=1.0 - reevaluates, **SURE))  # type: ignore[arg-type]
     observed = env.reset()
     for t in range(quiet.steps):
         if t in watcher.seen:
