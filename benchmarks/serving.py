@@ -39,7 +39,7 @@ from benchmarks.serving_swaps import swap_under_load
 from training_containers.prompt import prompt_for
 from training_containers.serve.engine import OnnxEngine
 from training_containers.serve.export import export_onnx, read_config
-from training_containers.serve.precision import add_int8
+from training_containers.serve.precision import Wanted, add_int8, load_engine
 
 _BATCH = 16
 GenerateIds = Callable[[Sequence[Sequence[int]], Sequence[int]], list[list[int]]]
@@ -174,7 +174,7 @@ def find_candidates(model: Path, threads: int) -> list[Candidate]:
     small = [*own, "--model", str(model), "--precision", "int8", "--int8-agreement", "0"]
     found = [
         Candidate("reference", "fp32", ["benchmarks.serving_reference", *flags], None),
-        Candidate("opportune", "fp32", exact, lambda: OnnxEngine(model, threads).generate_ids),
+        Candidate("opportune", "fp32", exact, lambda: load_engine(model, threads, Wanted.FP32, 1).generate_ids),
         Candidate("opportune", "int8", small, lambda: OnnxEngine(model, threads, precision="int8").generate_ids),
     ]
     if importlib.util.find_spec("ctranslate2") is None:

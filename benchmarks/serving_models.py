@@ -35,9 +35,6 @@ def make_model(folder: Path, shape: str, seed: int) -> Path:
             bos_token_id=vocabulary - 1,
         )
     )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3)  # small random weights would repeat one token
     model.save_pretrained(folder)
     # every byte is a token; the rest of the vocabulary can be said but never read
     vocab = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}

@@ -113,15 +113,15 @@ class OnnxEngine:
             prompt[i, : len(given)] = given
         # no row outgrows its own prompt and limit
         capacity = max(len(r) + n for r, n in zip(rows, limits, strict=True))
-        cache = self._new_cache(len(rows), capacity)
+        cache = self.new_cache(len(rows), capacity)
         positions = np.broadcast_to(np.arange(longest), prompt.shape)
-        new = self._step(prompt, np.ascontiguousarray(positions), lengths, cache)
+        new = self.step(prompt, np.ascontiguousarray(positions), lengths, cache)
         growing = list(range(len(rows)))  # which answer each batch row belongs to
         while True:
             for row, token in zip(growing, new.tolist(), strict=True):
-                if not self._done(answers[row], limits[row]):
+                if not self.done(answers[row], limits[row]):
                     answers[row].append(token)
-            alive = np.array([not self._done(answers[row], limits[row]) for row in growing])
+            alive = np.array([not self.done(answers[row], limits[row]) for row in growing])
             if not alive.any():
                 return answers
             if alive.mean() <= _COMPACT_BELOW:
@@ -130,31 +130,38 @@ class OnnxEngine:
                 cache = [np.ascontiguousarray(part[alive]) for part in cache]
             # a finished row that is still in the batch repeats its last place, so it never outgrows the cache
             lengths = np.minimum(lengths + 1, capacity)
-            new = self._step(new[:, None], lengths[:, None] - 1, lengths, cache)
+            new = self.step(new[:, None], lengths[:, None] - 1, lengths, cache)
 
-    def _done(self, answer: list[int], limit: int) -> bool:
+    def done(self, answer: list[int], limit: int) -> bool:
+        """Whether an answer is complete."""
         return len(answer) >= limit or (bool(answer) and answer[-1] in self.config.eos_ids)
 
-    def _new_cache(self, rows: int, capacity: int) -> list[NDArray[np.float32]]:
+    def new_cache(self, rows: int, capacity: int) -> list[NDArray[np.float32]]:
+        """An empty cache for `rows` rows of at most `capacity` tokens."""
         c = self.config
         shape = (rows, c.n_head, capacity, c.n_embd // c.n_head)
         return [np.zeros(shape, np.float32) for _ in self._past]
 
-    def _step(
+    def step(
         self,
         ids: NDArray[np.int64],  # (B, S)
         positions: NDArray[np.int64],  # (B, S)
         lengths: NDArray[np.int64],  # (B,)
         cache: list[NDArray[np.float32]],
+        wanted: NDArray[np.int64] | None = None,  # (R,)
     ) -> NDArray[np.int64]:
-        """One call of the graph; the cache is updated in place. Returns the next token of each row, (B,)."""
+        """One call of the graph; the cache is updated in place.
+
+        Returns the next token after each `wanted` place of the flattened batch, (R,); by default after each row, (B,).
+        """
         rows, width = ids.shape
-        last = np.arange(rows) * width + (lengths - 1 if width > 1 else 0)
+        if wanted is None:
+            wanted = np.arange(rows) * width + (lengths - 1 if width > 1 else 0)
         binding = self._session.io_binding()
         inputs: dict[str, NDArray[Any]] = {
             "input_ids": ids,
             "position_ids": positions,
-            "last_index": last,
+            "last_index": wanted,
             "seqlens_k": (lengths - 1).astype(np.int32),
             "total_sequence_length": np.array(lengths.max(), np.int32),
         }

@@ -20,6 +20,7 @@ from shared.errors import InvalidInputError, ModelError
 from training_containers.serve.engine import SMALL_MODEL_BYTES, OnnxEngine
 from training_containers.serve.export import WEIGHTS
 from training_containers.serve.int8 import GRAPH_INT8, export_int8
+from training_containers.serve.speculative import SpeculativeEngine
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,14 @@ def load_engine(model_dir: Path, threads: int, wanted: Wanted, bound: float) -> 
         reason = "this processor does not compute the recorded 8-bit answers"
     if wanted is not Wanted.FP32:
         log.warning("serving in fp32", extra={"action": "precision", "reason": reason})
+    return _exact_engine(model_dir, threads)
+
+
+def _exact_engine(model_dir: Path, threads: int) -> OnnxEngine:
+    """fp32; a large model that brings its 8-bit copy lets it draft the answers of lone requests."""
+    weights = model_dir / WEIGHTS
+    if weights.is_file() and weights.stat().st_size >= SMALL_MODEL_BYTES and (model_dir / GRAPH_INT8).is_file():
+        return SpeculativeEngine(model_dir, threads)
     return OnnxEngine(model_dir, threads)
 
 
