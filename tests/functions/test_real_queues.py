@@ -1,19 +1,26 @@
-"""Hundreds of messages with duplicates, redeliveries, reordering and rubbish, over SQS (moto) and Azurite."""
+"""Ten thousand messages with duplicates, redeliveries, reordering and rubbish, over SQS (moto) and Azurite.
+
+A failure prints the seed; OPPORTUNE_STORM_SEED=<seed> repeats that storm.
+"""
 
 import base64
+import itertools
 import json
+import os
 import random
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import azure.functions as func
 import boto3  # noqa: TID251 - plays the cloud that delivers
 import msgspec
 import pytest
-from azure.storage.queue import QueueClient  # noqa: TID251 - plays the host that delivers
 
 from functions import bootstrap
 from functions.aws import retrain
 from functions.azure import queue as azure_queue
+from shared.adapters.azure_rest import StorageAccount  # plays the host that delivers
+from shared.adapters.entra import Entra
 from shared.contracts import FeedbackPair, encode
 from shared.errors import UnavailableError
 from shared.ports import CloudServices
@@ -23,11 +30,17 @@ pytestmark = pytest.mark.xdist_group("clouds")
 CONTEXT = SimpleNamespace(
     function_name="f", memory_limit_in_mb=256, invoked_function_arn="arn:aws:lambda:x", aws_request_id="r"
 )
-JOBS = 60
+SIZES = [400, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+#: of the messages, how many name different jobs, and how many are malformed
+JOBS, RUBBISH = 0.05, 0.1
+#: messages in a queue at once: the emulators look at all of them in every call
+BACKLOG = 50
+#: how often a function or its host dies between the work and the deletion of the message
+DIES = 0.1
 
 
 class Unreliable:
-    """A training service that fails every third time it is asked to start a job, before or after it did."""
+    """A training service that fails at times when it is asked to start a job, before or after it did."""
 
     def __init__(self, training, rng):
         self._training = training
@@ -44,6 +57,13 @@ class Unreliable:
             raise UnavailableError("training", "timed out after")
 
 
+@pytest.fixture
+def rng():
+    seed = int(os.environ.get("OPPORTUNE_STORM_SEED") or random.SystemRandom().randrange(10**6))
+    print(f"OPPORTUNE_STORM_SEED={seed}")
+    return random.Random(seed)
+
+
 def real_world(world, cloud, settings, rng):
     """The world with real storage on `cloud`; its training service stays the one in memory, made unreliable."""
     real = bootstrap.cloud_services(cloud, settings)
@@ -55,95 +75,182 @@ def real_world(world, cloud, settings, rng):
     return memory
 
 
-def storm(job, cloud, rng):
-    """Every job three times, and rubbish, in random order. Returns (valid job ids, messages)."""
-    valid = [job(cloud=cloud, service=f"{cloud}{n}", job_id=f"{cloud}{n}-1") for n in range(JOBS)]
-    rubbish = [f'{{"rubbish": {n}' for n in range(JOBS // 3)]
-    messages = [encode(j).decode() for j in valid] * 3 + rubbish
+def storm(make_job, cloud, size, rng):
+    """Jobs delivered once to many times among malformed messages, shuffled: (job ids, messages, malformed -> why)."""
+    run = rng.randrange(10**6)  # the stores outlive one test
+    jobs = [
+        make_job(cloud=cloud, service=f"{cloud}{run}x{n}", job_id=f"{cloud}{run}x{n}-1")
+        for n in range(int(JOBS * size))
+    ]
+    valid = [encode(job).decode() for job in jobs]
+    malformed = dict(rubbish(valid[0], cloud, n) for n in range(int(RUBBISH * size)))
+    again = rng.choices(valid, k=size - len(valid) - len(malformed))
+    messages = [*valid, *again, *malformed]
     rng.shuffle(messages)
-    return sorted(j.job_id for j in valid), messages, rubbish
+    assert len(messages) == size
+    return sorted(job.job_id for job in jobs), messages, malformed
 
 
-@pytest.mark.slow
-def test_over_sqs_every_valid_job_starts_once_and_every_malformed_message_is_kept(moto, world, job, now, monkeypatch):
-    rng = random.Random(3)
+def rubbish(good, cloud, n):
+    """(a message nobody can handle, a word of the reason)."""
+    job = {**json.loads(good), "trace_id": f"{n:032x}"}
+    other = "azure" if cloud == "aws" else "aws"
+    kinds = [
+        (f'{{"rubbish": {n}', "not JSON"),
+        (json.dumps({name: value for name, value in job.items() if name != "job_id"}), "job_id"),
+        (json.dumps({**job, "version": 99}), "version"),
+        (json.dumps({**job, "cloud": other}), f"this is the queue of {cloud}"),
+        (json.dumps({**job, "deadline_s": f"soon {n}"}), "deadline_s"),
+        (json.dumps([n]), "object"),
+    ]
+    return kinds[n % len(kinds)]
+
+
+def check(memory, wanted, kept, malformed):
+    """Nothing twice, nothing lost, every reason told."""
+    assert sorted(j.job_id for j, _, _ in memory.started) == wanted
+    assert sorted(kept) == sorted(malformed)
+    assert not {body: reason for body, reason in kept.items() if malformed[body] not in reason}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_over_sqs_every_valid_job_starts_once_and_every_malformed_message_is_kept(
+    moto, world, job, now, monkeypatch, rng, size
+):
     memory = real_world(world, "aws", world.settings, rng)
     monkeypatch.setattr(retrain, "deps", world.deps)
     monkeypatch.setattr(retrain.time, "time", lambda: now)
     sqs = boto3.client("sqs")
     source, dead = (sqs.get_queue_url(QueueName=n)["QueueUrl"] for n in ("opportune-retrain", "opportune-retrain-dlq"))
-    wanted, messages, rubbish = storm(job, "aws", rng)
-    for start in range(0, len(messages), 10):
-        entries = [{"Id": str(i), "MessageBody": m} for i, m in enumerate(messages[start : start + 10])]
-        sqs.send_message_batch(QueueUrl=source, Entries=entries)
-    while batch := sqs.receive_message(
-        QueueUrl=source, MaxNumberOfMessages=10, VisibilityTimeout=30, AttributeNames=["All"]
-    ).get("Messages"):
-        records = [
-            {
-                "messageId": m["MessageId"],
-                "receiptHandle": m["ReceiptHandle"],
-                "body": m["Body"],
-                "attributes": m["Attributes"],
-                "messageAttributes": {},
-                "md5OfBody": m["MD5OfBody"],
-                "eventSource": "aws:sqs",
-                "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:opportune-retrain",
-                "awsRegion": "us-east-1",
-            }
-            for m in batch
-        ]
-        failures = retrain.handler({"Records": records}, CONTEXT)["batchItemFailures"]
+    wanted, messages, malformed = storm(job, "aws", size, rng)
+    sqs_drained(sqs, dead)
+    redelivered, waiting, kept = 0, 0, {}
+    for batches in itertools.count():
+        while messages and waiting < BACKLOG:
+            entries = [{"Id": str(i), "MessageBody": m} for i, m in enumerate(messages[:10])]
+            sqs.send_message_batch(QueueUrl=source, Entries=entries)
+            waiting += len(entries)
+            del messages[:10]
+        batch = sqs.receive_message(
+            QueueUrl=source, MaxNumberOfMessages=10, VisibilityTimeout=600, AttributeNames=["All"]
+        ).get("Messages")
+        if not batch:
+            break
+        failures = retrain.handler({"Records": [sqs_record(m) for m in batch]}, CONTEXT)["batchItemFailures"]
         failed = {f["itemIdentifier"] for f in failures}
-        for m in batch:
-            if m["MessageId"] in failed or rng.random() < 0.1:  # Lambda may also die before it deletes
-                sqs.change_message_visibility(QueueUrl=source, ReceiptHandle=m["ReceiptHandle"], VisibilityTimeout=0)
-            else:
-                sqs.delete_message(QueueUrl=source, ReceiptHandle=m["ReceiptHandle"])
-    assert sorted(j.job_id for j, _, _ in memory.started) == wanted
+        entries = [{"Id": str(i), "ReceiptHandle": m["ReceiptHandle"]} for i, m in enumerate(batch)]
+        again = [e for e, m in zip(entries, batch, strict=True) if m["MessageId"] in failed or rng.random() < DIES]
+        if done := [e for e in entries if e not in again]:
+            sqs.delete_message_batch(QueueUrl=source, Entries=done)
+            waiting -= len(done)
+        if again:
+            redelivered += len(again)
+            hurry = [{**e, "VisibilityTimeout": 0} for e in again]
+            sqs.change_message_visibility_batch(QueueUrl=source, Entries=hurry)
+        if batches % 20 == 0:
+            kept |= sqs_drained(sqs, dead)
+    kept |= sqs_drained(sqs, dead)
+    check(memory, wanted, kept, malformed)
+    assert redelivered > DIES * size / 2
+
+
+def sqs_drained(sqs, queue):
+    """The dead letters, removed: body -> reason."""
     kept = {}
-    while found := sqs.receive_message(QueueUrl=dead, MaxNumberOfMessages=10, MessageAttributeNames=["All"]).get(
-        "Messages"
-    ):
-        for m in found:
-            kept[m["Body"]] = m["MessageAttributes"]["reason"]["StringValue"]
-            sqs.delete_message(QueueUrl=dead, ReceiptHandle=m["ReceiptHandle"])
-    assert sorted(kept) == sorted(rubbish)
-    assert all("not JSON" in reason for reason in kept.values())
+    while found := sqs.receive_message(
+        QueueUrl=queue, MaxNumberOfMessages=10, VisibilityTimeout=600, MessageAttributeNames=["All"]
+    ).get("Messages"):
+        kept |= {m["Body"]: m["MessageAttributes"]["reason"]["StringValue"] for m in found}
+        entries = [{"Id": str(i), "ReceiptHandle": m["ReceiptHandle"]} for i, m in enumerate(found)]
+        sqs.delete_message_batch(QueueUrl=queue, Entries=entries)
+    return kept
 
 
-@pytest.mark.slow
+def sqs_record(message):
+    """A received message as Lambda's poller hands it to the function."""
+    return {
+        "messageId": message["MessageId"],
+        "receiptHandle": message["ReceiptHandle"],
+        "body": message["Body"],
+        "attributes": message["Attributes"],
+        "messageAttributes": {},
+        "md5OfBody": message["MD5OfBody"],
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:opportune-retrain",
+        "awsRegion": "us-east-1",
+    }
+
+
+class HostQueue:
+    """A Storage Queue as the Functions host uses it."""
+
+    def __init__(self, settings, name):
+        self._account = StorageAccount(settings, Entra())
+        self._name = name
+
+    def _ask(self, method, path, body=b"", **query):
+        query = {name: str(value) for name, value in query.items()}
+        return self._account.request("queue", method, f"{self._name}/{path}", self._name, query=query, body=body)
+
+    def send(self, text):
+        encoded = base64.b64encode(text.encode()).decode()
+        self._ask("POST", "messages", f"<QueueMessage><MessageText>{encoded}</MessageText></QueueMessage>".encode())
+
+    def receive(self):
+        """(id, pop receipt, body) of up to 32 messages."""
+        answer = self._ask("GET", "messages", numofmessages=32, visibilitytimeout=600)
+        for message in ElementTree.fromstring(answer.body.decode("utf-8-sig")).iterfind("QueueMessage"):
+            fields = {part.tag: part.text or "" for part in message}
+            yield fields["MessageId"], fields["PopReceipt"], base64.b64decode(fields["MessageText"])
+
+    def delete(self, message_id, receipt):
+        self._ask("DELETE", f"messages/{message_id}", popreceipt=receipt)
+
+    def redeliver(self, message_id, receipt):
+        self._ask("PUT", f"messages/{message_id}", popreceipt=receipt, visibilitytimeout=0)
+
+    def drain(self):
+        """Everything in it, removed."""
+        found = []
+        while batch := list(self.receive()):
+            for message_id, receipt, body in batch:
+                found.append(body)
+                self.delete(message_id, receipt)
+        return found
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_over_storage_queue_every_valid_job_starts_once_and_every_malformed_message_is_kept(
-    azurite, world, job, now, monkeypatch
+    azurite, world, job, now, monkeypatch, rng, size
 ):
-    rng = random.Random(4)
-    memory = real_world(world, "azure", msgspec.structs.replace(azurite, cloud="azure"), rng)
+    settings = msgspec.structs.replace(azurite, cloud="azure")
+    memory = real_world(world, "azure", settings, rng)
     monkeypatch.setattr(azure_queue, "deps", world.deps)
     monkeypatch.setattr(azure_queue.time, "time", lambda: now)
-    source, poison = (
-        QueueClient.from_connection_string(azurite.azure_storage_connection, name)
-        for name in ("opportune-retrain", "opportune-retrain-poison")
-    )
-    wanted, messages, rubbish = storm(job, "azure", rng)
-    for text in messages:
-        source.send_message(base64.b64encode(text.encode()).decode())
+    source, poison = HostQueue(settings, "opportune-retrain"), HostQueue(settings, "opportune-retrain-poison")
+    source.drain()
+    poison.drain()
+    wanted, messages, malformed = storm(job, "azure", size, rng)
     function = azure_queue.blueprint._function_builders[0]._function.get_user_function()
-    while batch := list(source.receive_messages(max_messages=16, visibility_timeout=30)):
-        for message in batch:
+    redelivered, waiting = 0, 0
+    while True:
+        while messages and waiting < BACKLOG:
+            source.send(messages.pop())
+            waiting += 1
+        if not (batch := list(source.receive())):
+            break
+        for message_id, receipt, body in batch:
             try:
-                function(func.queue.QueueMessage(id=message.id, body=base64.b64decode(message.content)))
+                function(func.queue.QueueMessage(id=message_id, body=body))
+                dies = rng.random() < DIES
             except UnavailableError:
-                source.update_message(message, visibility_timeout=0)
-                continue
-            if rng.random() < 0.1:  # the host may also die before it deletes
-                source.update_message(message, visibility_timeout=0)
+                dies = True
+            redelivered += dies
+            if dies:
+                source.redeliver(message_id, receipt)
             else:
-                source.delete_message(message)
-    assert sorted(j.job_id for j, _, _ in memory.started) == wanted
-    kept = {}
-    for message in poison.receive_messages():
-        found = json.loads(base64.b64decode(message.content))
-        kept[found["body"]] = found["reason"]
-        poison.delete_message(message)
-    assert sorted(kept) == sorted(rubbish)
-    assert all("not JSON" in reason for reason in kept.values())
+                source.delete(message_id, receipt)
+                waiting -= 1
+    kept = {found["body"]: found["reason"] for found in map(json.loads, poison.drain())}
+    check(memory, wanted, kept, malformed)
+    assert redelivered > DIES * size / 2
