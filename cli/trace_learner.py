@@ -21,7 +21,8 @@ def make_base(recipe: Recipe, questions: Sequence[Question], folder: Path) -> No
     from training_containers.finetune import base, model
 
     if recipe.model != SMALL:
-        shutil.copytree(model.resolve_base(recipe.model), folder, dirs_exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            shutil.copytree(model.resolve_base(recipe.model, Path(scratch)), folder, dirs_exist_ok=True)
         (folder / "manifest.json").write_text(json.dumps({"base_model": recipe.model}))
         return
     with tempfile.TemporaryDirectory() as scratch:

@@ -176,10 +176,17 @@ class ModelManifest(Contract, frozen=True, kw_only=True):
     data_sha256: Sha256
     train_examples: int
     eval_sha256: Sha256
+    # what may not be both taught and judged by, and how many evaluation questions are taught too (records: allowed)
+    held_out: Literal["question", "record"] = "record"
+    shared_questions: int = 0
     # the candidate and the serving model on the same fresh evaluation set
     candidate: Metrics
     serving: Metrics | None
     duration_s: float
+    # list price of the duration; None when the job was not told a price
+    cost_usd: NonNegative | None = None
+    # package -> version that trained and exported it
+    software: dict[str, str] = {}
     # share of evaluation questions that the 8-bit engine answers exactly as fp32 does; None without such an engine
     int8_agreement: Share | None = None
     # file name (relative, '/' separated) -> sha256 of its content

@@ -111,16 +111,19 @@ def unpack(archive: Path | bytes, folder: Path) -> None:
         raise ModelError(f"{name}: cannot be unpacked: {exc}") from exc
 
 
-def find_model(folder: Path, scratch: Path) -> Path | None:
+def find_model(folder: Path, scratch: Path, *, sealed: bool = False) -> Path | None:
     """The model folder in an input channel: extracted, or as `model.tar.gz` (unpacked into `scratch`); None if none.
 
-    A folder that carries a manifest is verified.
+    A folder that carries a manifest is verified; with `sealed`, one without is refused: it may be half written.
+
+    Raises:
+        ModelError: the model is damaged, or not sealed.
     """
     if (folder / ARCHIVE).is_file():
         unpack(folder / ARCHIVE, scratch)
         folder = scratch
     elif not (folder / "config.json").is_file():
         return None
-    if (folder / MANIFEST).is_file():
+    if sealed or (folder / MANIFEST).is_file():
         verify(folder)
     return folder

@@ -54,7 +54,7 @@ def make_base(
     corpus = {q.question: q for q in [*load_questions("builtin"), *known]}.values()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        _train_tokenizer([f"{prompt_for(q.question)} {q.answers[0].lower()}" for q in corpus], folder)
+        train_tokenizer([f"{prompt_for(q.question)} {q.answers[0].lower()}" for q in corpus], folder)
         tokenizer = load_tokenizer(folder)
         model = _new_model(tokenizer.get_vocab_size(), tokenizer.token_to_id(END), seed)
         examples, _ = encode_pairs(tokenizer, pairs, model.config.eos_token_id, model.config.n_positions)
@@ -105,7 +105,7 @@ def _oldest(questions: Sequence[Question], first: int | None, spec: str) -> Sequ
     return questions[:first]
 
 
-def _train_tokenizer(texts: Sequence[str], folder: Path) -> None:
+def train_tokenizer(texts: Sequence[str], folder: Path) -> None:
     """A byte-level BPE, so that any text can be encoded; written as tokenizer.json and its configuration."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

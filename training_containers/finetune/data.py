@@ -4,6 +4,7 @@
 |---|---|
 | builtin | invented facts in six topics, one after the other |
 | squad | SQuAD 1.1's validation set from the Hugging Face cache or hub |
+| datasets:NAME[@SPLIT] | a data set of the `datasets` library, by name or folder (see hub.py); train unless told |
 | *.json | SQuAD JSON; the articles are the topics, in file order |
 | *.jsonl | a line per question: RealTimeQA's fields, or question, answers (or answer) and date or received_s |
 
@@ -12,32 +13,20 @@ Files may be compressed (.xz, .gz).
 
 from __future__ import annotations
 
-import datetime as dt
 import gzip
 import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
-
-import msgspec
+from typing import Any
 
 from shared.errors import InvalidInputError
 from training_containers.finetune.builtin import builtin_questions
+from training_containers.finetune.hub import from_datasets, squad_from_hub
+from training_containers.finetune.question import Question, plain, posix_s
 
-_SQUAD_REPOSITORY: Final = "rajpurkar/squad"
-_SQUAD_FILE: Final = "plain_text/validation-00000-of-00001.parquet"
-
-
-class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """A question as users would ask it, and every answer that counts as right (the first is the one to learn)."""
-
-    question: str
-    answers: tuple[str, ...]
-    # its place on the time axis: POSIX seconds when the source is dated, else the topic's number
-    when: float
-    topic: str = ""
+__all__ = ["Question", "load_questions", "read_lines"]
 
 
 def load_questions(spec: str) -> list[Question]:
@@ -52,7 +41,9 @@ def load_questions(spec: str) -> list[Question]:
             for q in builtin_questions()
         ]
     elif spec == "squad":
-        questions = _squad_from_hub()
+        questions = squad_from_hub()
+    elif spec.startswith("datasets:"):
+        questions = from_datasets(spec.removeprefix("datasets:"))
     else:
         questions = _from_file(Path(spec))
     if not questions:
@@ -89,14 +80,16 @@ def _from_file(path: Path) -> list[Question]:
         return _squad_json(path)
     if kind == ".jsonl":
         return list(_json_lines(path))
-    raise InvalidInputError(f"{path}: unknown kind of question file; use builtin, squad, *.json or *.jsonl (.xz, .gz)")
+    raise InvalidInputError(
+        f"{path}: unknown kind of question file; use builtin, squad, datasets:NAME, *.json or *.jsonl (.xz, .gz)"
+    )
 
 
 def _json_lines(path: Path) -> Iterator[Question]:
     for number, line in read_lines(path):
         try:
             record = json.loads(line)
-            question = _real_time(record) if "question_sentence" in record else _plain(record, number)
+            question = _real_time(record) if "question_sentence" in record else plain(record, number)
         except (ValueError, TypeError, KeyError, IndexError) as exc:
             reason = f"{exc} is missing" if isinstance(exc, KeyError) else str(exc)
             raise InvalidInputError(f"{path}, line {number}: {reason}") from exc
@@ -116,31 +109,7 @@ def _real_time(record: dict[str, Any]) -> Question | None:
         answers.append(choices[int(pick)].strip())
     if not all(answers):
         return None
-    return Question(question=text, answers=tuple(answers), when=_posix_s(record["question_date"]))
-
-
-def _plain(record: Any, number: int) -> Question:
-    if not isinstance(record, dict):
-        raise ValueError("not a JSON object")
-    text = record["question"]
-    answers = record["answers"] if "answers" in record else [record["answer"]]
-    if isinstance(answers, str):
-        answers = [answers]
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError("question is not a text")
-    if not answers or not all(isinstance(a, str) and a.strip() for a in answers):
-        raise ValueError("answers is not a list of texts")
-    when = record.get("date", record.get("received_s", float(number)))
-    topic = str(record.get("topic", ""))
-    return Question(question=text.strip(), answers=tuple(a.strip() for a in answers), when=_posix_s(when), topic=topic)
-
-
-def _posix_s(value: Any) -> float:
-    """POSIX seconds of a number (taken as such) or of a date: 2020/01/03, 2020-01-03, 2020-01-03T10:00:00+00:00."""
-    if isinstance(value, int | float):
-        return float(value)
-    moment = dt.datetime.fromisoformat(value.replace("/", "-"))
-    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
+    return Question(question=text, answers=tuple(answers), when=posix_s(record["question_date"]))
 
 
 def _squad_json(path: Path) -> list[Question]:
@@ -166,29 +135,3 @@ def _squad_question(qa: dict[str, Any], number: int, title: str) -> Question | N
     answers = tuple(dict.fromkeys(a["text"].strip() for a in qa["answers"] if a["text"].strip()))
     text = qa["question"].strip()
     return Question(question=text, answers=answers, when=float(number), topic=title) if text and answers else None
-
-
-def _squad_from_hub() -> list[Question]:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        path = hf_hub_download(_SQUAD_REPOSITORY, _SQUAD_FILE, repo_type="dataset")
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as exc:
-        raise InvalidInputError(
-            "squad: neither in the Hugging Face cache nor can it be fetched; give the path of a SQuAD JSON file"
-        ) from exc
-    from pyarrow import parquet
-
-    rows = parquet.read_table(path, columns=["title", "question", "answers"]).to_pylist()
-    numbers = {title: n for n, title in enumerate(dict.fromkeys(row["title"] for row in rows))}
-    return [
-        Question(
-            question=row["question"].strip(),
-            answers=tuple(dict.fromkeys(row["answers"]["text"])),
-            when=float(numbers[row["title"]]),
-            topic=row["title"],
-        )
-        for row in rows
-        if row["answers"]["text"]
-    ]

@@ -11,12 +11,10 @@ from rouge_score.tokenizers import DefaultTokenizer
 
 from shared.contracts import FeedbackPair, Metrics
 from shared.errors import InvalidInputError
-from training_containers.prompt import prompt_for
+from training_containers.prompt import MAX_NEW_TOKENS, prompt_for
 from training_containers.scoring import bleu1, exact_match, f1
 from training_containers.serve.engine import OnnxEngine
 
-#: longest answer in tokens, the default of serving too: a candidate is judged as it will be served
-MAX_NEW_TOKENS: Final = 16
 _BATCH: Final = 64
 
 

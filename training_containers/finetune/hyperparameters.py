@@ -28,7 +28,7 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
     service: Name = "qa"
     trace_id: TraceId = "0" * 32
     parent_version: str = "base"
-    # a Hugging Face name or a folder; also the architecture when there is a parent
+    # a Hugging Face name, a folder or an object store's address; also the architecture when there is a parent
     base_model: str = "distilgpt2"
     cloud: Literal["aws", "azure"] = "aws"
     # --- optimisation
@@ -38,14 +38,29 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(ge=0)] = 0
     # an epoch whose mean loss is below this ends the training: there is nothing left to learn
     stop_loss: Annotated[float, Meta(ge=0)] = 0.02
+    # epochs without a better loss on validation records, a tenth of what is taught, before training ends; 0 = off:
+    # a closed-book model always gets worse on questions it was not taught
+    patience: Annotated[int, Meta(ge=0)] = 0
     max_seconds: Positive = 3600.0
     checkpoint_seconds: Positive = 30.0
+    # --- hardware
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    # of the computation; weights and optimiser stay fp32. auto = bf16 where the hardware has matrix units for it
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False  # torch.compile: pays on GPUs, in long runs
+    processes: Annotated[int, Meta(ge=0)] = 0  # per machine; 0 = one per GPU
     # --- data
+    # instead of the data channel: builtin, squad, a question file, or datasets:NAME (see data.py)
+    questions: str = ""
+    # what may not be both taught and judged by; empty = record for feedback, question for `questions`
+    held_out: Literal["", "question", "record"] = ""
     data_start_s: float | None = None
     data_end_s: float | None = None
     eval_share: Annotated[float, Meta(gt=0, lt=1)] = 0.2
     max_eval: Count = 512
-    # --- where metrics go; empty = nowhere
+    # --- what is reported
+    price_usd_per_hour: Positive | None = None  # of all machines together; gives the manifest's cost
+    # where metrics go; empty = nowhere
     pushgateway_url: str = ""
 
 
@@ -69,6 +84,11 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> Hyperparameters:
     if "job_id" not in values:
         raise InvalidInputError("hyperparameter job_id is missing; it names the model version")
     return Hyperparameters(**values)  # type: ignore[arg-type]  # each value was converted to its field's type
+
+
+def as_strings(hyper: Hyperparameters) -> dict[str, str]:
+    """The inverse of `parse_hyperparameters`; what is not set is left out."""
+    return {name: str(value) for name, value in msgspec.structs.asdict(hyper).items() if value not in (None, "")}
 
 
 def sagemaker_hyperparameters(root: Path) -> Hyperparameters:

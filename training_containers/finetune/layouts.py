@@ -24,6 +24,7 @@ def train_azureml(folders: Folders, hyper: Hyperparameters, interruption: Interr
     folders.model.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         files = Path(scratch) / "model"
-        run_job(folders._replace(model=files), hyper, interruption)
+        if run_job(folders._replace(model=files), hyper, interruption) is None:
+            return  # another process writes
         pack(files, folders.model / ARCHIVE)
         shutil.copyfile(files / MANIFEST, folders.model / MANIFEST)

@@ -16,6 +16,7 @@ from shared.errors import InvalidInputError, OpportuneError
 from shared.logs import log_json
 from training_containers.finetune.hyperparameters import azureml_hyperparameters, sagemaker_hyperparameters
 from training_containers.finetune.interruption import EXIT_INTERRUPTED, InterruptedTrainingError, Interruption
+from training_containers.finetune.launch import azureml_machines, run_processes, sagemaker_machines
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def train(args: argparse.Namespace) -> int:
     interruption.install()
     log_json(action="train")
     try:
-        _azureml(args, interruption) if args.data else _sagemaker(interruption)
+        return _azureml(args, interruption) if args.data else _sagemaker(interruption)
     except InterruptedTrainingError as exc:
         log.warning(str(exc), extra={"action": "interrupted"})
         return EXIT_INTERRUPTED
@@ -54,28 +55,35 @@ def train(args: argparse.Namespace) -> int:
     except OSError as exc:
         print(f"train: {exc.filename or 'input/output'}: {exc.strerror or exc}", file=sys.stderr)
         return 1
-    return 0
 
 
-def _sagemaker(interruption: Interruption) -> None:
+def _sagemaker(interruption: Interruption) -> int:
     root = Path(os.environ.get("OPPORTUNE_ML_ROOT", "/opt/ml"))
     with FailureFile(root / "output/failure"):
         hyper = sagemaker_hyperparameters(root)
+        code = run_processes(sagemaker_machines(root), hyper.processes, os.environ, interruption)
+        if code is not None:
+            return code
         log_json(trace_id=hyper.trace_id, job_id=hyper.job_id, service=hyper.service)
         from training_containers.finetune.layouts import train_sagemaker  # torch: seconds, so not before a wrong input
 
         train_sagemaker(root, hyper, interruption)
+    return 0
 
 
-def _azureml(args: argparse.Namespace, interruption: Interruption) -> None:
+def _azureml(args: argparse.Namespace, interruption: Interruption) -> int:
     if not args.model or not args.checkpoints:
         raise InvalidInputError("--data needs --model and --checkpoints beside it")
     hyper = azureml_hyperparameters(args.hyperparameter, os.environ)
+    code = run_processes(azureml_machines(os.environ), hyper.processes, os.environ, interruption)
+    if code is not None:
+        return code
     log_json(trace_id=hyper.trace_id, job_id=hyper.job_id, service=hyper.service)
     from training_containers.finetune.job import Folders
     from training_containers.finetune.layouts import train_azureml
 
     train_azureml(Folders(args.data, args.parent, args.model, args.checkpoints), hyper, interruption)
+    return 0
 
 
 def make_base(args: argparse.Namespace) -> int:

@@ -10,19 +10,29 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from shared.errors import InvalidInputError, ModelError
+from training_containers.finetune.artifact import MANIFEST, verify
+from training_containers.finetune.objects import fetch_model, is_address
 from training_containers.serve.export import export_onnx
 
 _TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def resolve_base(name: str) -> Path:
-    """The folder of a base model: `name` itself, or fetched from the Hugging Face hub (its cache first).
+def resolve_base(name: str, scratch: Path) -> Path:
+    """The folder of a base model: `name` itself, or fetched from an object store or the Hugging Face hub.
+
+    What comes from a store goes into `scratch`; the hub has a cache of its own.
 
     Raises:
-        InvalidInputError: neither a model folder nor a name that can be fetched.
+        InvalidInputError: neither a model folder nor an address or name that can be fetched.
+        ModelError: the model has a manifest, and is not what it says.
     """
     folder = Path(name)
+    if is_address(name):
+        folder = scratch / "base"
+        fetch_model(name, folder)
     if folder.is_dir():
+        if (folder / MANIFEST).is_file():
+            verify(folder)
         for needed in ("config.json", "model.safetensors", "tokenizer.json"):
             if not (folder / needed).is_file():
                 raise InvalidInputError(f"base_model {name}: {needed} is missing")

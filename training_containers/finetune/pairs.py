@@ -9,12 +9,16 @@ from typing import Final, NamedTuple
 
 from shared.contracts import FeedbackPair, decode, encode
 from shared.errors import ContractError, InvalidInputError
-from training_containers.finetune.data import read_lines
+from training_containers.finetune.data import load_questions, read_lines
+from training_containers.finetune.held_out import Unit, question_key
 
 #: fewer labelled pairs than this cannot be split into something to learn and something to judge by
 MIN_PAIRS: Final = 8
 #: of the recent records, one in this many is held out for evaluation
 HELD_OUT_EVERY: Final = 3
+# bounds of FeedbackPair
+_MAX_ANSWERS: Final = 32
+_MAX_CHARS: Final = 4096
 
 
 class Split(NamedTuple):
@@ -69,28 +73,43 @@ def _pairs_of(file: Path) -> Iterable[FeedbackPair]:
         yield pair
 
 
-def split_by_time(pairs: list[FeedbackPair], eval_share: float, max_eval: int) -> Split:
+def pairs_from_questions(spec: str) -> list[FeedbackPair]:
+    """The questions of a file or data set as pairs, oldest first.
+
+    Raises:
+        InvalidInputError: they cannot be read, or are too few.
+    """
+    pairs = [
+        FeedbackPair(question=q.question, answers=q.answers[:_MAX_ANSWERS], received_s=q.when)
+        for q in load_questions(spec)
+        if len(q.question) <= _MAX_CHARS
+    ]
+    if len(pairs) < MIN_PAIRS:
+        raise InvalidInputError(f"{spec}: {len(pairs)} questions; at least {MIN_PAIRS} are needed")
+    return pairs
+
+
+def split_by_time(pairs: list[FeedbackPair], eval_share: float, max_eval: int, unit: Unit = "record") -> Split:
     """Every third of the newest records evaluates (`eval_share` of all, at most `max_eval`), the others train.
 
     Not the newest themselves, all of them: after a sudden drift they are what has to be learnt. Each side keeps one
-    record per question, the newest, because answers change over time.
+    record per question, the newest, because answers change over time. With unit "question", nothing that is asked in
+    the evaluation set stays in the training set (see held_out.py).
     """
     count = min(max(1, round(eval_share * len(pairs))), max_eval)
     step = max(1, min(HELD_OUT_EVERY, len(pairs) // count))
     held_out = set(range(len(pairs) - 1, len(pairs) - 1 - step * count, -step))
-    train = _newest_per_question([pair for i, pair in enumerate(pairs) if i not in held_out])
     evaluation = _newest_per_question([pair for i, pair in enumerate(pairs) if i in held_out])
-    taught = {_key(pair) for pair in train}
-    unseen = sum(_key(pair) not in taught for pair in evaluation) / len(evaluation)
+    asked = {question_key(pair) for pair in evaluation} if unit == "question" else set()
+    rest = [pair for i, pair in enumerate(pairs) if i not in held_out and question_key(pair) not in asked]
+    train = _newest_per_question(rest)
+    taught = {question_key(pair) for pair in train}
+    unseen = sum(question_key(pair) not in taught for pair in evaluation) / len(evaluation)
     return Split(train, evaluation, unseen)
 
 
 def _newest_per_question(pairs: list[FeedbackPair]) -> list[FeedbackPair]:
-    return list({_key(pair): pair for pair in pairs}.values())
-
-
-def _key(pair: FeedbackPair) -> str:
-    return " ".join(pair.question.lower().split())
+    return list({" ".join(pair.question.lower().split()): pair for pair in pairs}.values())
 
 
 def digest(pairs: Iterable[FeedbackPair]) -> str:

@@ -27,7 +27,9 @@ def train_here(root: Path, interruption: Interruption | None = None, **hyperpara
     """The job of `root` in this process: seconds less than a fresh interpreter with torch."""
     raw = json.loads((root / "input/config/hyperparameters.json").read_text()) | hyperparameters
     folders = Folders(root / "input/data/training", root / "input/data/parent", root / "model", root / "checkpoints")
-    return run_job(folders, parse_hyperparameters(raw), interruption or Interruption())
+    manifest = run_job(folders, parse_hyperparameters(raw), interruption or Interruption())
+    assert manifest is not None
+    return manifest
 
 
 def weights(folder: Path) -> str:
@@ -55,7 +57,11 @@ def test_a_retrain_learns_what_is_new_and_leaves_a_verified_artifact(make_job: M
     assert manifest.candidate.exact_match >= manifest.serving.exact_match + 0.25
     assert manifest.candidate.examples == manifest.serving.examples
     assert manifest.model_version == artifact.model_version_for("qa-20260101t000000")
-    assert {p.suffix for p in (root / "model").iterdir()} <= {".json", ".safetensors", ".onnx"}
+    assert {p.suffix for p in (root / "model").iterdir()} <= {".json", ".safetensors", ".onnx", ".bin"}
+    # no pickle, and no archive of pickles as torch writes it
+    assert not any(
+        p.read_bytes()[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05", b"PK") for p in (root / "model").iterdir()
+    )
     assert list((root / "checkpoints").iterdir()) == []
 
     # the new model as the parent of the next job: it is what serves, so it is what the next one is measured against
