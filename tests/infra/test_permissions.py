@@ -1,0 +1,214 @@
+"""Every API that the functions can call has a statement in the roles of those that call it, and no other has one.
+
+What can be called is read out of the adapters' source: a call that somebody adds fails here until a role allows it.
+"""
+
+import ast
+import fnmatch
+import json
+import re
+
+import botocore.session  # noqa: TID251 - the names of operations
+import pytest
+from botocore import xform_name  # noqa: TID251
+
+from infra.runtimes import ROOT
+
+SOURCES = sorted([*(ROOT / "shared/adapters").glob("*.py"), *(ROOT / "functions").rglob("*.py")])
+FUNCTIONS = ("ScheduleRole", "RetrainRole", "TrainingEventsRole", "HttpRole")
+WRITERS = ("ScheduleRole", "RetrainRole", "TrainingEventsRole", "AzurePeerRole")
+RELEASE = ("ScheduleRole", "TrainingEventsRole", "AzurePeerRole")
+#: action -> who calls it
+NEEDED = {
+    "aps:QueryMetrics": ("ScheduleRole",),
+    "dynamodb:BatchGetItem": ("ScheduleRole", "AzurePeerRole"),
+    "dynamodb:GetItem": (*FUNCTIONS, "AzurePeerRole"),
+    "dynamodb:PutItem": WRITERS,
+    "dynamodb:Query": (*FUNCTIONS, "AzurePeerRole"),
+    "s3:GetObject": WRITERS,
+    "s3:ListBucket": WRITERS,
+    "s3:PutObject": WRITERS,
+    "sagemaker:CreateEndpoint": RELEASE,
+    "sagemaker:CreateEndpointConfig": RELEASE,
+    "sagemaker:CreateModel": RELEASE,
+    "sagemaker:CreateTrainingJob": ("RetrainRole",),
+    "sagemaker:DescribeEndpoint": RELEASE,
+    "sagemaker:DescribeTrainingJob": WRITERS,
+    "sagemaker:InvokeEndpoint": ("HttpRole", "AzurePeerRole"),
+    "sagemaker:StopTrainingJob": RELEASE,
+    "sagemaker:UpdateEndpoint": RELEASE,
+    "sqs:GetQueueUrl": ("ScheduleRole", "RetrainRole", "AzurePeerRole"),
+    "sqs:SendMessage": ("ScheduleRole", "RetrainRole", "AzurePeerRole"),
+    "ssm:GetParameter": FUNCTIONS,
+    "sts:GetWebIdentityToken": FUNCTIONS,
+}
+#: called by `opportune doctor`, `status` and `redrive`, with the permissions of whoever types them
+BY_A_PERSON = {"sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"}
+#: not called by our code: by Lambda for the function, or checked by a service because of what a request says
+IMPLIED = {
+    "ec2:*": FUNCTIONS,  # the network interfaces of a function in a VPC
+    "iam:PassRole": WRITERS,  # SageMaker gets its role
+    "logs:*": FUNCTIONS,
+    "sagemaker:AddTags": WRITERS,  # a request with tags
+    "sqs:ChangeMessageVisibility": ("RetrainRole",),  # the poller of the queue
+    "sqs:DeleteMessage": ("RetrainRole",),
+    "sqs:GetQueueAttributes": ("RetrainRole",),
+    "sqs:ReceiveMessage": ("RetrainRole",),
+    "xray:*": FUNCTIONS,
+}
+#: where IAM's name is not the operation's
+NAMED = {"s3:ListObjectsV2": "s3:ListBucket"}
+#: requests that are sent without a client: what gives them away -> action
+SENT = {
+    r'service="aps"': "aps:QueryMetrics",
+    r"/invocations": "sagemaker:InvokeEndpoint",
+    r"\bget_parameter\(": "ssm:GetParameter",
+}
+
+
+def operations(service):
+    """Method name -> operation, as botocore knows the service."""
+    names = botocore.session.get_session().get_service_model(service).operation_names
+    return {xform_name(name): name for name in names}
+
+
+def called(sources):
+    """IAM actions of every AWS request in the sources."""
+    found = set()
+    for path in sources:
+        text = path.read_text()
+        found |= {action for pattern, action in SENT.items() if re.search(pattern, text)}
+        words = {n.attr for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Attribute)}
+        words |= {
+            n.value for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+        }
+        for service in set(re.findall(r'\bclient\(\s*"([a-z0-9-]+)"', text)):
+            prefix = service.removesuffix("-runtime")
+            found |= {f"{prefix}:{operation}" for method, operation in operations(service).items() if method in words}
+        for service in re.findall(r'JsonService\(\s*"([a-z0-9-]+)"', text):
+            found |= {f"{service}:{name}" for name in re.findall(r'\.call\(\s*"(\w+)"', text)}
+    return {NAMED.get(action, action) for action in found}
+
+
+def allowed(template):
+    """Role -> the actions it is allowed."""
+    granted = {}
+    for name, resource in template["Resources"].items():
+        if resource["Type"] == "AWS::IAM::Role":
+            documents, roles = [p["PolicyDocument"] for p in resource["Properties"].get("Policies", [])], [name]
+        elif resource["Type"] == "AWS::IAM::Policy":
+            documents = [resource["Properties"]["PolicyDocument"]]
+            roles = [role["Ref"] for role in resource["Properties"]["Roles"]]
+        else:
+            continue
+        for statement in (s for document in documents for s in document["Statement"]):
+            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            for role in roles:
+                granted.setdefault(role, set()).update(actions)
+    return granted
+
+
+def test_the_list_of_what_is_called_is_what_the_source_calls():
+    assert called(SOURCES) - BY_A_PERSON == set(NEEDED)
+
+
+def test_a_new_call_would_be_noticed(tmp_path):
+    source = tmp_path / "adapter.py"
+    source.write_text(
+        'client("s3").delete_object(Bucket="b", Key="k")\nX = JsonService("sns", "SNS", "1.0")\nX.call("Publish", {})'
+    )
+    assert called([source]) == {"s3:DeleteObject", "sns:Publish"}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("packages")
+@pytest.mark.parametrize("role", [*FUNCTIONS, "AzurePeerRole"])
+def test_a_role_allows_what_its_function_calls_and_nothing_else(template, role):
+    from_everything = (
+        *("secretPath=/opportune/dev", "prometheusWorkspace=ws-11111111-2222-3333-4444-555555555555", "vpc=private"),
+        *("subnets=subnet-11111111", "securityGroups=sg-11111111", "azureTenant=11111111-2222-3333-4444-555555555555"),
+        *("azureClient=11111111-2222-3333-4444-666666666666", "azurePrincipal=11111111-2222-3333-4444-777777777777"),
+    )
+    granted = allowed(template(*from_everything))[role]
+    needed = {action for action, roles in NEEDED.items() if role in roles}
+    assert needed - granted == set(), "called but not allowed"
+    implied = [pattern for pattern, roles in IMPLIED.items() if role in roles]
+    spare = {a for a in granted - needed if not any(fnmatch.fnmatch(a, pattern) for pattern in implied)}
+    assert spare == set(), "allowed but never called"
+
+
+# --- Azure
+
+#: built-in role, as variables('roles') names it -> (actions, exceptions) of the definitions that Azure publishes
+BUILT_IN = {
+    "blobContributor": (["Microsoft.Storage/storageAccounts/blobServices/containers/*"], []),
+    "queueContributor": (["Microsoft.Storage/storageAccounts/queueServices/queues/*"], []),
+    "tableContributor": (["Microsoft.Storage/storageAccounts/tableServices/tables/*"], []),
+    "mlDataScientist": (
+        [f"Microsoft.MachineLearningServices/workspaces/*/{verb}" for verb in ("read", "action", "delete", "write")],
+        [
+            "Microsoft.MachineLearningServices/workspaces/delete",
+            "Microsoft.MachineLearningServices/workspaces/write",
+            "Microsoft.MachineLearningServices/workspaces/computes/*/write",
+            "Microsoft.MachineLearningServices/workspaces/computes/*/delete",
+            "Microsoft.MachineLearningServices/workspaces/computes/listKeys/action",
+            "Microsoft.MachineLearningServices/workspaces/listKeys/action",
+        ],
+    ),
+}
+_ML = "Microsoft.MachineLearningServices/workspaces"
+_STORAGE = "Microsoft.Storage/storageAccounts"
+#: (part of Azure, request) in the adapters -> the action that Azure checks
+AZURE_NEEDED = {
+    ("blob", "GET"): f"{_STORAGE}/blobServices/containers/blobs/read",
+    ("blob", "PUT"): f"{_STORAGE}/blobServices/containers/blobs/write",
+    ("queue", "GET"): f"{_STORAGE}/queueServices/queues/messages/read",
+    ("queue", "POST"): f"{_STORAGE}/queueServices/queues/messages/write",
+    ("queue", "DELETE"): f"{_STORAGE}/queueServices/queues/messages/delete",
+    ("table", "GET"): f"{_STORAGE}/tableServices/tables/entities/read",
+    ("table", "POST"): f"{_STORAGE}/tableServices/tables/entities/add/action",
+    ("table", "PUT"): f"{_STORAGE}/tableServices/tables/entities/write",
+    ("ml", "GET"): f"{_ML}/onlineEndpoints/deployments/read",
+    ("ml", "PUT jobs"): f"{_ML}/jobs/write",
+    ("ml", "PUT onlineEndpoints"): f"{_ML}/onlineEndpoints/deployments/write",
+    ("ml", "PUT models"): f"{_ML}/models/versions/write",
+    ("ml", "POST jobs"): f"{_ML}/jobs/cancel/action",
+    ("ml", "score"): f"{_ML}/onlineEndpoints/score/action",
+}
+ROLE_OF = {"blob": "blobContributor", "queue": "queueContributor", "table": "tableContributor", "ml": "mlDataScientist"}
+
+
+def azure_called():
+    """(part of Azure, request) of every REST request in the adapters."""
+    found = set()
+    storage = (ROOT / "shared/adapters/azure.py").read_text()
+    found |= set(re.findall(r'\.request\(\s*"(\w+)", "([A-Z]+)"', storage))
+    found |= {("table", method) for method in re.findall(r'self\._write\("([A-Z]+)"', storage)}
+    ml = (ROOT / "shared/adapters/azureml.py").read_text()
+    named = {"self._endpoint": "onlineEndpoints", "resource": "onlineEndpoints", "model": "models"}
+    for method, target in re.findall(r'\.call\(\s*"([A-Z]+)",\s*(f?"\{?[\w.]+|[\w.]+)', ml):
+        name = target.removeprefix("f").lstrip('"{') if '"' in target else target
+        kind = named.get(name, name)
+        found.add(("ml", method if method == "GET" else f"{method} {kind}"))
+    if "class AzureMLInference" in (ROOT / "shared/adapters/inference.py").read_text():
+        found.add(("ml", "score"))
+    return found
+
+
+def test_every_azure_request_is_allowed_by_a_role_of_the_functions_identity():
+    assert azure_called() == set(AZURE_NEEDED)
+    resources = json.loads((ROOT / "infra/azure/main.json").read_text())["resources"]
+    identity = "Microsoft.ManagedIdentity/userAssignedIdentities"
+    assigned = {
+        re.findall(r"variables\('roles'\)\.(\w+)", r["properties"]["roleDefinitionId"])[0]
+        for r in resources
+        if r["type"].endswith("/roleAssignments")
+        and identity in r["properties"]["principalId"]
+        and "hostStorage" not in r["scope"]
+    }
+    for (part, request), action in AZURE_NEEDED.items():
+        role = ROLE_OF[part]
+        assert role in assigned, f"{part} {request}: nobody gave the identity {role}"
+        patterns, exceptions = BUILT_IN[role]
+        assert any(fnmatch.fnmatch(action, p) for p in patterns), (request, action)
+        assert not any(fnmatch.fnmatch(action, p) for p in exceptions), (request, action)
