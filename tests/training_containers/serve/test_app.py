@@ -118,6 +118,53 @@ def test_a_wrong_body_is_a_400_that_names_the_field(
     assert reply.json.get("field") == field
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        "\x00",
+        "🦜🏴‍☠️ ¿qué?",
+        "\u202eabc\u202c",
+        "e" + "\u0301" * 40,
+        "\ufeffwhat",
+        "日本語の質問",
+        "İstanbul ßß",
+        "a\u2028b",
+    ],
+)
+def test_odd_unicode_is_an_answer_not_an_error(served: Served, question: str) -> None:
+    reply = served.post("/predict", {"question": question, "max_new_tokens": 3})
+
+    assert reply.status_code == 200
+    assert isinstance(reply.json["answer"], str)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"question":' + b"[" * 2000 + b"]" * 2000 + b"}",
+        b"[" * 4000,
+        b'{"question": "a", "max_new_tokens": 1e999}',
+        b'{"question": "a", "max_new_tokens": ' + b"9" * 400 + b"}",
+        '{"question": "ä"}'.encode("utf-16"),
+        b'\xef\xbb\xbf{"question": "a"}',
+    ],
+    ids=["deep", "unclosed", "infinite", "digits", "utf-16", "byte order mark"],
+)
+def test_hostile_bodies_are_a_400(served: Served, raw: bytes) -> None:
+    reply = served.client.post("/predict", data=raw)
+
+    assert reply.status_code == 400
+    assert reply.json["error"]
+
+
+def test_refused_prompts_cost_the_engine_nothing(served: Served) -> None:
+    for body in ({"question": "long " * 200}, {"question": "   "}):
+        assert served.post("/predict", body).status_code == 400
+
+    assert served.registry.depth == 0
+    assert "llm_tokens_total{" not in served.client.get("/metrics").text
+
+
 def test_wrong_routes_methods_and_sizes_are_json_too(served: Served) -> None:
     unknown = served.client.get("/nope")
     method = served.client.get("/predict")

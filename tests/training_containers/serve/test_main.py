@@ -134,6 +134,7 @@ def test_a_terminated_process_finishes_what_it_took(
         process.call("GET", "/healthz")
 
 
+@pytest.mark.slow
 def test_versions_swap_under_http_load_without_a_failed_or_wrong_answer(
     start: Callable[..., Process], versions: dict[str, Path]
 ) -> None:
@@ -157,7 +158,7 @@ def test_versions_swap_under_http_load_without_a_failed_or_wrong_answer(
     clients = [threading.Thread(target=client) for _ in range(4)]
     for thread in clients:
         thread.start()
-    for swap in range(20):
+    for swap in range(50):
         version = f"m{(swap + 1) % 3 + 1}"
         process.call("PUT", f"/models/{version}", {"artifact": str(versions[version]), "activate": True}, **admin)
         until = time.monotonic() + 20
