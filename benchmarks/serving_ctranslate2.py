@@ -8,7 +8,6 @@ from pathlib import Path
 
 import ctranslate2
 import waitress
-from ctranslate2.converters import TransformersConverter
 from flask import Flask, Response, jsonify, request
 from tokenizers import Tokenizer
 
@@ -19,6 +18,8 @@ from training_containers.serve.engine import Answer, Bits
 
 def convert(model_dir: Path, out: Path, precision: str) -> Path:
     """`model_dir` in CTranslate2's format; precision is fp32 or int8."""
+    from ctranslate2.converters import TransformersConverter  # imports transformers, which serving does not need
+
     quantization = "int8" if precision == "int8" else None
     TransformersConverter(str(model_dir)).convert(str(out), quantization=quantization, force=True)
     return out

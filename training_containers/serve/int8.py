@@ -1,7 +1,7 @@
 """The same network in 8 bits: a quarter of the memory traffic, and integer matrix units do the multiplying.
 
-Weights are int8 with one scale per output column; each token's activations are quantised on the fly with a scale of
-their own. Sums are exact integers and no scale is shared between tokens, so an answer cannot depend on its batch
+Weights are int8 with one scale per output column; each token's activations are quantised on the fly with a scale and
+a zero of their own. Sums are exact integers and no scale is shared between tokens, so an answer cannot depend on its batch
 mates. Norms, attention and the residual stream stay fp32. The output layer only nominates: the best eight tokens by
 8-bit logits are compared by fp32 logits, read from the embedding in `model.safetensors`.
 
@@ -59,11 +59,10 @@ class Int8Builder(Builder):
         super().__init__(config, weights)
         self.quantised = io.BytesIO()
         constants = {
-            "per_level": np.float32(1 / _LEVELS),
+            "per_level": np.float32(1 / 255),
             "tiny": np.float32(1e-12),
-            "middle": np.uint8(128),
+            "nothing": np.float32(0),
             "one": np.float32(1),
-            "nominees": np.array([_NOMINEES]),
             "last_axis": np.array([-1]),
             "second_axis": np.array([1]),
         }
@@ -72,13 +71,19 @@ class Int8Builder(Builder):
 
     def linear(self, x: str, name: str, rows: int, columns: int, output: str) -> str:
         """x @ weight with each token and each column quantised by itself. (M, rows) -> (M, columns)"""
-        product, scales = self._integer_product(x, self.quantise(name, rows, columns), output)
-        return self.node("Mul", [product, scales], output)
+        weight = self.quantise(name, rows, columns)
+        product, scale, zero = self._integer_product(x, weight, output)
+        # levels count from the token's lowest value: take out what its zero contributed to each column
+        excess = self.node("Mul", [zero, f"{weight}.sums"], f"{output}.excess")
+        return self.node("Mul", [self.node("Sub", [product, excess], f"{output}.centred"), scale], output)
 
     def greedy(self, x: str, embedding: str) -> None:
-        """8-bit logits nominate, fp32 logits decide. A token's positive scale changes no order, so it is left out."""
+        """8-bit logits nominate, fp32 logits decide."""
         c, head = self.config, self.head(embedding)
-        logits, _ = self._integer_product(x, self.quantise(head, c.vocab_size, c.n_embd, transposed=True), "logits")
+        weight = self.quantise(head, c.vocab_size, c.n_embd, transposed=True)
+        product, _, zero = self._integer_product(x, weight, "logits")
+        # a token's own scale is positive and the same for all its logits: left out, it changes no order
+        logits = self.node("Sub", [product, self.node("Mul", [zero, f"{weight}.sums"], "logits.excess")], "logits")
         k = min(_NOMINEES, c.vocab_size)
         self.initializers["nominees"] = self.onnx.numpy_helper.from_array(np.array([k]), "nominees")
         self.node("TopK", [logits, "nominees"], "nominee_logits", "nominee_ids", axis=-1)
@@ -89,24 +94,28 @@ class Int8Builder(Builder):
         chosen = self.node("GatherElements", ["nominee_ids", best], "chosen", axis=1)
         self.node("Squeeze", [chosen, "second_axis"], "next_ids")
 
-    def _integer_product(self, x: str, weight: str, output: str) -> tuple[str, str]:
-        """(x / its tokens' scales) @ weight as fp32, and those scales (M, 1)."""
-        # two reductions are cheaper than writing |x| and reducing that
-        high = self.node("ReduceMax", [x], f"{output}.high", axes=[1], keepdims=1)
-        low = self.node("ReduceMin", [x], f"{output}.low", axes=[1], keepdims=1)
-        largest = self.node("Max", [high, self.node("Neg", [low], f"{output}.minus_low"), "tiny"], f"{output}.largest")
-        scale = self.node("Mul", [largest, "per_level"], f"{output}.scale")
-        flat = self.node("Squeeze", [scale, "second_axis"], f"{output}.flat_scale")
-        shape = self.node("Shape", [flat], f"{output}.tokens")
-        zero = self.node("Expand", ["middle", shape], f"{output}.zero")
-        levels = self.node("QuantizeLinear", [x, flat, zero], f"{output}.levels", axis=0)
+    def _integer_product(self, x: str, weight: str, output: str) -> tuple[str, str, str]:
+        """(levels @ weight in fp32, each token's scale (M, 1), the level that stands for its zero (M, 1)).
+
+        256 levels from each token's lowest to its highest value, zero among them: activations are seldom symmetric,
+        and after GELU they nearly are one-sided.
+        """
+        high = self.node("ReduceMax", [x], f"{output}.highest", axes=[1], keepdims=1)
+        low = self.node("ReduceMin", [x], f"{output}.lowest", axes=[1], keepdims=1)
+        high = self.node("Max", [high, "tiny"], f"{output}.high")
+        low = self.node("Min", [low, "nothing"], f"{output}.low")
+        width = self.node("Sub", [high, low], f"{output}.width")
+        scale = self.node("Mul", [width, "per_level"], f"{output}.scale")
+        place = self.node("Div", [low, scale], f"{output}.place")
+        zero = self.node("Round", [self.node("Neg", [place], f"{output}.minus_place")], f"{output}.zero")
+        flat_zero = self.node("Squeeze", [zero, "second_axis"], f"{output}.flat_zero")
+        level = self.node("Cast", [flat_zero], f"{output}.zero_level", to=self.onnx.TensorProto.UINT8)
+        flat_scale = self.node("Squeeze", [scale, "second_axis"], f"{output}.flat_scale")
+        levels = self.node("QuantizeLinear", [x, flat_scale, level], f"{output}.levels", axis=0)
         product = self.node(
-            "MatMulIntegerToFloat",
-            [levels, weight, "one", f"{weight}.scales", "middle"],
-            f"{output}.product",
-            domain=MICROSOFT,
+            "MatMulIntegerToFloat", [levels, weight, "one", f"{weight}.scales"], f"{output}.product", domain=MICROSOFT
         )
-        return product, scale
+        return product, scale, zero
 
     def quantise(self, name: str, rows: int, columns: int, transposed: bool = False) -> str:
         """The int8 initializer of the model's tensor `name`, (rows, columns) or turned; its scales go beside it."""
@@ -115,6 +124,8 @@ class Int8Builder(Builder):
         name = f"{name}.int8"
         self._outside(name, self.onnx.TensorProto.INT8, np.ascontiguousarray(levels))
         self._outside(f"{name}.scales", self.onnx.TensorProto.FLOAT, scales)
+        sums = levels.sum(axis=0, dtype=np.int64).astype(np.float32) * scales
+        self._outside(f"{name}.sums", self.onnx.TensorProto.FLOAT, sums)
         return name
 
     def _outside(self, name: str, kind: int, array: NDArray[Any]) -> None:

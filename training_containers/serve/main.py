@@ -19,6 +19,7 @@ from shared.errors import ConfigurationError, InvalidInputError, ModelError, Opp
 from shared.logs import log_json
 from shared.settings import Settings
 from training_containers.scoring import bleu1
+from training_containers.prompt import MAX_NEW_TOKENS
 from training_containers.serve.app import create_app
 from training_containers.serve.feedback import FeedbackWriter, Sink, open_sink
 from training_containers.serve.metrics import ServingMetrics, Snapshot
@@ -72,7 +73,7 @@ def parse_arguments(argv: Sequence[str], env: Mapping[str, str]) -> tuple[argpar
     add("int8-agreement", DEFAULT_BOUND, "share of evaluation answers 8-bit must give as fp32 does", float)
     add("max-batch", 16, "most requests answered together", int)
     add("max-waiting", 32, "most requests waiting; further ones get 429", int)
-    add("max-new-tokens", 16, "tokens per answer unless the request says otherwise", int)
+    add("max-new-tokens", MAX_NEW_TOKENS, "tokens per answer unless the request says otherwise", int)
     add("keep", 2, "loaded versions kept", int)
     add("window-pairs", 200, "labelled pairs in the quality window", int)
     add("window-seconds", 3600.0, "age of the oldest pair in it", float)

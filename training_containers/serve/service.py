@@ -16,7 +16,7 @@ from shared.errors import (
     OpportuneError,
 )
 from shared.ports import Clock
-from training_containers.prompt import prompt_for
+from training_containers.prompt import MAX_NEW_TOKENS, prompt_for
 from training_containers.scoring import bleu1, exact_match
 from training_containers.serve.batcher import DeadlineExceededError, QueueFullError
 from training_containers.serve.bodies import Feedback, FieldError, Predict
@@ -56,7 +56,7 @@ class Service:
         metrics: ServingMetrics,
         feedback: FeedbackWriter | None,
         *,
-        default_max_new_tokens: int = 16,
+        default_max_new_tokens: int = MAX_NEW_TOKENS,
         clock: Clock = time.time,
     ) -> None:
         self.registry = registry
