@@ -18,8 +18,8 @@ from shared.contracts import CLOUDS
 from shared.errors import ConfigurationError, InvalidInputError, ModelError, OpportuneError
 from shared.logs import log_json
 from shared.settings import Settings
-from training_containers.scoring import bleu1
 from training_containers.prompt import MAX_NEW_TOKENS
+from training_containers.scoring import bleu1
 from training_containers.serve.app import create_app
 from training_containers.serve.feedback import FeedbackWriter, Sink, open_sink
 from training_containers.serve.metrics import ServingMetrics, Snapshot
