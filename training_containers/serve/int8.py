@@ -1,9 +1,9 @@
 """The same network in 8 bits: a quarter of the memory traffic, and integer matrix units do the multiplying.
 
 Weights are int8 with one scale per output column; each token's activations are quantised on the fly with a scale and
-a zero of their own. Sums are exact integers and no scale is shared between tokens, so an answer cannot depend on its batch
-mates. Norms, attention and the residual stream stay fp32. The output layer only nominates: the best eight tokens by
-8-bit logits are compared by fp32 logits, read from the embedding in `model.safetensors`.
+a zero of their own. Sums are exact integers and no scale is shared between tokens, so an answer cannot depend on its
+batch mates. Norms, attention and the residual stream stay fp32. The output layer only nominates: the best eight tokens
+by 8-bit logits are compared by fp32 logits, read from the embedding in `model.safetensors`.
 
 `model.int8.onnx` refers to `model.int8.bin`, the quantised weights, and to `model.safetensors` for everything else.
 """

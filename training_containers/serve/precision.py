@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from shared.errors import InvalidInputError, ModelError
+from training_containers.prompt import MAX_NEW_TOKENS
 from training_containers.serve.engine import SMALL_MODEL_BYTES, OnnxEngine
 from training_containers.serve.export import WEIGHTS
 from training_containers.serve.int8 import GRAPH_INT8, export_int8
@@ -34,7 +35,6 @@ MIN_QUESTIONS: Final = 20
 _MAX_QUESTIONS: Final = 256
 _PROBES: Final = 4
 _BATCH: Final = 16
-MAX_NEW_TOKENS: Final = 16
 
 
 class Wanted(enum.StrEnum):
