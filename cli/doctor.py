@@ -79,7 +79,9 @@ def _checks(services: CloudServices, settings: Settings) -> dict[str, Callable[[
 
     def endpoint() -> str:
         version = services.host.serving_version()
-        return f"serves {version}" if version else "nothing serves yet; the first accepted model makes it"
+        if not version:
+            return "nothing serves yet; the first accepted model makes it"
+        return f"serves {version} at {services.host.endpoint_url()}"
 
     return {
         "table": table,

@@ -44,7 +44,8 @@ def _lines(services: CloudServices, settings: Settings, now_s: float) -> list[st
         for endpoint in table.endpoints:
             health = "healthy" if endpoint.healthy else "UNHEALTHY"
             latency = "" if endpoint.latency_s is None else f", {endpoint.latency_s * 1e3:.0f} ms"
-            lines.append(f"route       {endpoint.cloud}: model {endpoint.model_version}, {health}{latency}")
+            where = f"{endpoint.cloud}: model {endpoint.model_version} at {endpoint.url}"
+            lines.append(f"route       {where}, {health}{latency}")
     jobs = state.jobs(settings.service)
     for record in [r for r in jobs if r.status in IN_FLIGHT]:
         lines.append(f"job         {record.job.job_id} is {record.status.value}")

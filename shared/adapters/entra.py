@@ -13,6 +13,8 @@ azure-identity does all of this and more, at 15 MB of cryptography and 200 ms of
 
 from __future__ import annotations
 
+import concurrent.futures
+import functools
 import json
 import os
 import shutil
@@ -59,17 +61,33 @@ class Entra:
         self._tokens: dict[str, Token] = {}
         self._lock = threading.Lock()
 
-    def token(self, resource: str) -> str:
-        """A bearer token for `resource` (https://storage.azure.com).
+    def token(self, resource: str, timeout_s: float | None = None) -> str:
+        """A bearer token for `resource` (https://storage.azure.com), within `timeout_s` if given.
 
         Raises:
-            UnavailableError: nobody here may have one, with what to do.
+            UnavailableError: nobody here may have one, with what to do; or it did not come in time.
         """
+        held = self._tokens.get(resource)
+        if held is not None and held.expires_on - time.time() >= _MARGIN_S:
+            return held.token
+        if timeout_s is not None:
+            return self._in_time(resource, timeout_s)
         with self._lock:
             held = self._tokens.get(resource)
             if held is None or held.expires_on - time.time() < _MARGIN_S:
                 held = self._tokens[resource] = self._fetch(resource)
             return held.token
+
+    def _in_time(self, resource: str, timeout_s: float) -> str:
+        """The token, if it comes in time; a late one is there for the next caller."""
+        try:
+            return self._fetcher.submit(self.token, resource).result(timeout_s)
+        except concurrent.futures.TimeoutError as exc:
+            raise UnavailableError("Microsoft Entra", f"no token within {timeout_s:.3g} s; it is still asked") from exc
+
+    @functools.cached_property
+    def _fetcher(self) -> concurrent.futures.ThreadPoolExecutor:
+        return concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="entra")
 
     def _fetch(self, resource: str) -> Token:
         env = self._env
@@ -104,7 +122,10 @@ class Entra:
 
     def _from_az(self, resource: str) -> Token:
         command = ["az", "account", "get-access-token", "--resource", resource, "--output", "json"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
+        except subprocess.TimeoutExpired as exc:
+            raise UnavailableError("Microsoft Entra", "`az` did not answer within 30 s; run `az login`") from exc
         if done.returncode:
             raise UnavailableError("Microsoft Entra", f"`az` has no token: {done.stderr.strip()[:300]}; run `az login`")
         return _parsed(json.loads(done.stdout), "accessToken")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -104,9 +105,10 @@ class AzureMLInference:
         """
         target = url.removeprefix(AZURE_ML)
         what = f"Azure ML endpoint {urlsplit(target).netloc}"
-        token = self._token or self._entra.token(AUDIENCE)
+        give_up = time.monotonic() + timeout_s
+        token = self._token or self._entra.token(AUDIENCE, timeout_s)
         known = {**_JSON, **headers, "Authorization": f"Bearer {token}"}
-        answer = post(self._pool, target, json.dumps(body).encode(), timeout_s, known)
+        answer = post(self._pool, target, json.dumps(body).encode(), give_up - time.monotonic(), known)
         status = answer.headers.get("ms-azureml-model-error-statuscode", "").strip()
         if answer.status == _CONTAINER_ERROR and status.isdigit() and int(status) >= 400:
             return payload(what, int(status), answer.data)

@@ -23,6 +23,7 @@ def provider():
         def do_GET(self):
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
             path = urlsplit(self.path)
+            time.sleep(answer.get("wait_s", 0.0))
             seen.append((path.path, parse_qs(path.query), parse_qs(body), self.headers))
             text = json.dumps(answer["body"]).encode()
             self.send_response(answer["status"])
@@ -106,3 +107,15 @@ def test_the_az_command_is_asked_on_a_developers_machine(tmp_path):
 def test_no_identity_says_what_to_do():
     with pytest.raises(UnavailableError, match="az login"):
         Entra({"IDENTITY_ENDPOINT": "http://127.0.0.1:9/x", "IDENTITY_HEADER": "x"}).token(STORAGE)
+
+
+def test_a_slow_identity_costs_no_more_than_the_caller_has_left_and_serves_the_next_one(provider):
+    url, seen, answer = provider
+    answer["wait_s"] = 1.0
+    entra = Entra({"IDENTITY_ENDPOINT": url, "IDENTITY_HEADER": "x"})
+    begun = time.monotonic()
+    with pytest.raises(UnavailableError, match=r"no token within 0\.1 s"):
+        entra.token(STORAGE, 0.1)
+    assert time.monotonic() - begun < 0.9
+    assert entra.token(STORAGE, 30.0) == "t0"
+    assert len(seen) == 1, "the first question was answered late, not asked twice"
