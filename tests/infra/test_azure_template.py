@@ -126,3 +126,59 @@ def test_every_alert_reaches_the_action_group():
     told = {alert["name"].split("-", 1)[1].split("'")[0] for alert in alerts}
     assert told == {"dead-letters", "tick-failing", "tick-missing", "http-errors"}
     assert all("actionGroups" in alert["properties"]["actions"]["actionGroups"][0] for alert in alerts)
+
+
+#: what Azure Resource Manager refuses a resource without, as its published schemas say
+REQUIRED = {
+    "Microsoft.Authorization/roleAssignments": ["properties.roleDefinitionId", "properties.principalId"],
+    "Microsoft.EventGrid/systemTopics": ["location", "properties.source", "properties.topicType"],
+    "Microsoft.EventGrid/systemTopics/eventSubscriptions": ["properties.destination.endpointType"],
+    "Microsoft.Insights/actionGroups": ["location", "properties.groupShortName", "properties.enabled"],
+    "Microsoft.Insights/components": ["location", "kind", "properties.Application_Type"],
+    "Microsoft.Insights/scheduledQueryRules": [
+        *("location", "properties.criteria.allOf", "properties.evaluationFrequency"),
+        *("properties.windowSize", "properties.scopes", "properties.severity"),
+    ],
+    "Microsoft.KeyVault/vaults": ["location", "properties.sku.name", "properties.sku.family", "properties.tenantId"],
+    "Microsoft.MachineLearningServices/workspaces": [
+        *("location", "identity.type", "properties.storageAccount"),
+        *("properties.keyVault", "properties.applicationInsights"),
+    ],
+    "Microsoft.MachineLearningServices/workspaces/computes": ["location", "properties.computeType"],
+    "Microsoft.MachineLearningServices/workspaces/datastores": [
+        *("properties.datastoreType", "properties.credentials.credentialsType"),
+        *("properties.accountName", "properties.containerName"),
+    ],
+    "Microsoft.MachineLearningServices/workspaces/onlineEndpoints": [
+        *("location", "identity.type", "properties.authMode"),
+    ],
+    "Microsoft.ManagedIdentity/userAssignedIdentities": ["location"],
+    "Microsoft.OperationalInsights/workspaces": ["location"],
+    "Microsoft.Storage/storageAccounts": ["location", "kind", "sku.name"],
+    "Microsoft.Storage/storageAccounts/blobServices": [],
+    "Microsoft.Storage/storageAccounts/blobServices/containers": [],
+    "Microsoft.Storage/storageAccounts/queueServices": [],
+    "Microsoft.Storage/storageAccounts/queueServices/queues": [],
+    "Microsoft.Storage/storageAccounts/tableServices": [],
+    "Microsoft.Storage/storageAccounts/tableServices/tables": [],
+    "Microsoft.Web/serverfarms": ["location", "sku.name", "sku.tier"],
+    "Microsoft.Web/sites": [
+        *("location", "kind", "properties.serverFarmId", "properties.functionAppConfig.runtime.name"),
+        *("properties.functionAppConfig.deployment.storage.value", "properties.functionAppConfig.scaleAndConcurrency"),
+    ],
+}
+
+
+def test_every_resource_has_what_the_schema_of_its_type_requires():
+    assert {r["type"] for r in RESOURCES} == set(REQUIRED)
+    missing = []
+    for resource in RESOURCES:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d(-preview)?", resource["apiVersion"])
+        assert resource["name"]
+        for path in REQUIRED[resource["type"]]:
+            value = resource
+            for part in path.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if value is None:
+                missing.append(f"{resource['type']}: {path}")
+    assert not missing

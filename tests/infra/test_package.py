@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -38,6 +39,18 @@ def test_the_zip_is_below_its_limit_and_holds_the_folder(packages):
     assert sorted(names) == sorted(
         p.relative_to(packages / "aws").as_posix() for p in (packages / "aws").rglob("*") if p.is_file()
     )
+
+
+@pytest.mark.timeout(900)
+def test_the_package_for_graviton_holds_arm_code_alone_and_keeps_the_limits(tmp_path):
+    command = [sys.executable, "-m", "infra.package", "--cloud", "aws", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "ARCH": "arm64"}, capture_output=True, text=True)
+    if "No matching distribution" in done.stderr:
+        pytest.skip(f"the package index has no wheel for it: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr  # over a limit is an error too
+    machines = {path.name: path.read_bytes()[18:20] for path in (tmp_path / "aws").rglob("*.so*")}
+    assert any(name.startswith("onnxruntime") for name in machines)
+    assert set(machines.values()) == {b"\xb7\x00"}, "ELF's number of AArch64"
 
 
 def test_a_package_over_its_limit_is_refused(tmp_path, monkeypatch):
