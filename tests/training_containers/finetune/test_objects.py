@@ -7,10 +7,13 @@ import pytest
 
 from shared.adapters.aws import S3Objects
 from shared.adapters.azure import BlobObjects
+from shared.contracts import FeedbackPair, decode
 from shared.errors import IntegrityError, InvalidInputError
+from shared.feedback import snapshot
 from shared.ports import ObjectStore
 from training_containers.finetune import artifact
 from training_containers.finetune.model import load_model, resolve_base
+from training_containers.serve.feedback import FeedbackWriter, open_sink
 
 pytestmark = pytest.mark.xdist_group("clouds")
 
@@ -44,6 +47,43 @@ def test_a_model_comes_from_azure_blobs(azurite, base_model: Path, tmp_path: Pat
     endpoint = re.search("BlobEndpoint=([^;]+)", azurite.azure_storage_connection)
     assert endpoint is not None
     assert same(resolve_base(f"{endpoint[1].rstrip('/')}/opportune/models/base", tmp_path / "url"), base_model)
+
+
+def test_feedback_written_to_azure_blobs_is_training_data(azurite, tmp_path: Path) -> None:
+    pairs = [FeedbackPair(question=f"Which is {i}?", answers=("é",), received_s=1e9 + i) for i in range(3)]
+    counted = Metrics()
+    for cloud in ("aws", "azure"):
+        writer = FeedbackWriter(open_sink("azure-blob:opportune", azurite), cloud, counted, clock=lambda: 1e9 + 5)
+        for pair in pairs[:2] if cloud == "aws" else pairs[1:]:  # one of them came twice
+            writer.append(pair)
+        writer.close()
+    assert counted.pairs == 4
+    assert counted.failures == 0
+    taken = snapshot([BlobObjects(azurite)], 1e9, 1e9 + 2)
+    assert [decode(FeedbackPair, line) for line in taken.body.splitlines()] == pairs[:2]
+    assert taken.skipped == []
+
+    # a store that is not there keeps the pairs, and says so
+    writer = FeedbackWriter(open_sink("azure-blob:no-such-container/x", azurite), "aws", counted, every_s=3600.0)
+    writer.append(pairs[0])
+    assert not writer.flush()
+    assert (writer.kept, counted.failures) == (1, 1)
+
+
+class Metrics:
+    """What the writer counts."""
+
+    def __init__(self) -> None:
+        self.pairs = self.failures = self.lost = 0
+
+    def stored(self, pairs: int) -> None:
+        self.pairs += pairs
+
+    def put_failed(self) -> None:
+        self.failures += 1
+
+    def dropped(self, pairs: int) -> None:
+        self.lost += pairs
 
 
 def test_a_damaged_or_missing_model_is_refused(moto, base_model: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from shared.contracts import ModelManifest, decode
-from shared.errors import IntegrityError, InvalidInputError
+from shared.errors import IntegrityError, InvalidInputError, ModelError
 from training_containers.finetune import artifact
 from training_containers.finetune.base import make_base
 from training_containers.finetune.hyperparameters import parse_hyperparameters
@@ -152,6 +152,32 @@ def test_a_malformed_pair_is_named_by_line(make_job: MakeJob, start_train: Start
     assert process.returncode == 2
     assert "pairs.jsonl, line 3" in failure(root)
     assert err.strip() == f"train: {failure(root)}"
+
+
+def test_a_question_file_trains_and_is_never_judged_by_what_it_taught(make_job: MakeJob, tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    asked = [f"Which colour has flag {i % 12}?" for i in range(40)]  # each question several times
+    path.write_text("\n".join(json.dumps({"question": q, "answer": "red", "date": i}) for i, q in enumerate(asked)))
+    root = make_job(questions=str(path), epochs="1", price_usd_per_hour="3600")
+    manifest = train_here(root)
+    assert (manifest.held_out, manifest.shared_questions) == ("question", 0)
+    assert manifest.cost_usd == pytest.approx(manifest.duration_s)
+    assert manifest.software["torch"]
+    proof = json.loads((root / "model/held_out.json").read_text())
+    assert len(proof["train"]) + len(proof["evaluation"]) == 12
+    assert "held_out.json" in manifest.files
+
+    feedback = train_here(make_job("feedback"), epochs="1")
+    assert feedback.held_out == "record"
+    assert feedback.shared_questions > 0  # traffic repeats questions
+
+
+def test_a_parent_without_its_manifest_is_refused(make_job: MakeJob, base_model: Path) -> None:
+    root = make_job(parent_version="m123")
+    shutil.copytree(base_model, root / "input/data/parent")
+    (root / "input/data/parent/manifest.json").unlink()  # what a killed job leaves behind
+    with pytest.raises(ModelError, match=r"no manifest\.json; this is not a model artifact"):
+        train_here(root)
 
 
 def test_an_unknown_hyperparameter_fails_the_job_at_once(make_job: MakeJob, start_train: StartTrain) -> None:
