@@ -35,6 +35,11 @@ def make_model(folder: Path, shape: str, seed: int) -> Path:
             bos_token_id=vocabulary - 1,
         )
     )
+    with torch.no_grad():
+        for block in model.transformer.h.parameters():
+            # a narrow network's small random weights change too little: it would repeat its last token
+            if block.ndim == 2:
+                block.mul_(768 / width)
     model.save_pretrained(folder)
     # every byte is a token; the rest of the vocabulary can be said but never read
     vocab = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
