@@ -3,7 +3,8 @@
 `ppo@cheapest` keeps the timing of `ppo` and places every job on the cloud that is cheapest now, as the rules do.
 `ppo@flat-resources`, `@flat-load`, `@flat-prices` hide one stream by showing it as if it never changed.
 `ppo@serving-only` is not shown what former models would be worth now, as in a live service that does not re-evaluate
-them. What the network is without a stream from the start of its training, `benchmarks.convergence` shows.
+them; `@window-32` and `@window-128` see the last that many steps of the serving model
+only. What the network is without a stream from the start of its training, `benchmarks.convergence` shows.
 """
 
 from __future__ import annotations
@@ -35,11 +36,27 @@ def _serving_only(history: History) -> History:
     return replace(history, own_quality=None)
 
 
+def _window(slots: int) -> Callable[[History], History]:
+    def cut(history: History) -> History:
+        first = max(0, history.t + 1 - slots)
+        series = ("bleu", "accuracy", "request_rate_rps", "latency_s", "cpu", "memory", "price_usd_per_hour")
+        moved = tuple(
+            replace(r, started=r.started - first, live=None if r.live is None else r.live - first)
+            for r in history.retrains
+        )
+        shorter = {name: getattr(history, name)[first:] for name in series}
+        return replace(history, **shorter, retrains=moved, own_quality=None)
+
+    return cut
+
+
 HIDE: Final[dict[str, Callable[[History], History]]] = {
     "flat-resources": _flat_resources,
     "flat-load": _flat_load,
     "flat-prices": _flat_prices,
     "serving-only": _serving_only,
+    "window-32": _window(32),
+    "window-128": _window(128),
 }
 ABLATIONS: Final = ("cheapest", *HIDE)
 

@@ -90,7 +90,7 @@ PRESETS: Final[dict[str, Recipe]] = {
         n_steps=32,
         minibatches=8,
         epochs=3,
-        gamma=0.985,
+        gamma=0.995,
         clone_steps=600_000,
         entropy=0.005,
     ),
