@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from policy.explain import attributions, expected_costs
+from policy.explain import expected_costs, explained
 from policy.guardrails import Facts, apply
 from policy.history import History
 from policy.policies import FALLBACK, Evaluation, OutOfDistributionError, Policy, live_policy, load_policy
@@ -54,8 +54,7 @@ def decide(window: MetricWindow | MetricsError, context: DecisionContext, policy
             raise window
         history = history_of(window, context.jobs, settings, context.now_s)
         try:
-            evaluation = policy.evaluate(history, facts.allowed())
-            shares = attributions(policy, history, evaluation.action)
+            evaluation, shares = explained(policy, history, facts.allowed())
         except OutOfDistributionError as exc:
             evaluation = load_policy(FALLBACK).evaluate(history, facts.allowed())
             reason = f"out of distribution: {exc}; rule {FALLBACK!r} decides"

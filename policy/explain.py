@@ -17,13 +17,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from policy.features import FEATURES
 from policy.follow import build_many
 from policy.history import Floats, History
-from policy.policies import NetworkPolicy, Policy
+from policy.policies import Evaluation, NetworkPolicy, Policy
 from policy.state import OBSERVATION, SMOOTHING_STEPS, observe
-from shared.contracts import Action
 
 INPUTS: Final = tuple(feature.name for feature in OBSERVATION)
+_SERIES: Final = ("cpu", "memory", "request_rate_rps", "latency_s", "bleu", "accuracy")
+#: first word of a multi-stream feature -> its input; all the others are made of the measured quality
+_BLOCKS_OF: Final = {"cpu": "cpu", "memory": "memory", "rate": "request_rate", "latency": "latency"}
+#: multi-stream feature -> index of its input
+_OWNER: Final = np.array([INPUTS.index(_BLOCKS_OF.get(f.name.partition("_")[0], "accuracy")) for f in FEATURES])
 
 
 @cache
@@ -52,18 +57,27 @@ def shapley(worth: Callable[[NDArray[np.bool_]], Floats], players: int) -> Float
     return np.asarray(_weights(players) @ worth(coalitions(players)), dtype=np.float64)
 
 
-def attributions(policy: Policy, history: History, action: Action) -> dict[str, float]:
-    """Input -> its share in the change of the action's probability since the serving model was new.
+def explained(
+    policy: Policy, history: History, allowed: tuple[bool, bool] = (True, True)
+) -> tuple[Evaluation, dict[str, float]]:
+    """What a policy makes of a history, and why: input -> its share in the change of the action's probability.
 
-    Empty for a rule: its parameters say all there is to know.
+    The shares are empty for a rule: its parameters say all there is to know. One replay of the history serves both.
+
+    Raises:
+        OutOfDistributionError, MetricsError: as `Policy.evaluate`.
     """
     if not isinstance(policy, NetworkPolicy):
-        return {}
-    if policy.observation == "paper":
-        values = _of_observation(policy, history, action)
-    else:
-        values = _of_series(policy, history, action)
-    return {name: float(value) for name, value in zip(INPUTS, values, strict=True)}
+        return policy.evaluate(history, allowed), {}
+    now, then = _paper_inputs(history) if policy.observation == "paper" else series_inputs(history)
+    evaluation = policy.judge(now, allowed)
+    owner = np.arange(len(INPUTS)) if policy.observation == "paper" else _OWNER
+
+    def worth(members: NDArray[np.bool_]) -> Floats:
+        return policy.probabilities_of(np.where(members[:, owner], now, then))[:, evaluation.action]
+
+    values = shapley(worth, len(INPUTS))
+    return evaluation, {name: float(value) for name, value in zip(INPUTS, values, strict=True)}
 
 
 def _fresh_step(history: History) -> int:
@@ -71,18 +85,18 @@ def _fresh_step(history: History) -> int:
     return min(history.t, max(history.serving[1], 0) + SMOOTHING_STEPS - 1)
 
 
-def _of_observation(policy: NetworkPolicy, history: History, action: Action) -> Floats:
+def _paper_inputs(history: History) -> tuple[Floats, Floats]:
+    """The six numbers now, and when the serving model was new."""
     now, then = observe(history), observe(_until(history, _fresh_step(history)))
-    then = np.where(np.isfinite(then), then, now)
-
-    def worth(members: NDArray[np.bool_]) -> Floats:
-        return policy.probabilities_of(np.where(members, now, then))[:, action]
-
-    return shapley(worth, len(INPUTS))
+    return now, np.where(np.isfinite(then), then, now)
 
 
-def _of_series(policy: NetworkPolicy, history: History, action: Action) -> Floats:
-    """As above for a network that sees whole series: an absent input stays as it was when the model was new."""
+def series_inputs(history: History) -> tuple[Floats, Floats]:
+    """The multi-stream observation now, and had every series stayed as it was when the serving model was new.
+
+    Every entry of it is made of one series (see `_OWNER`), so any mixture of the two is the observation of a history
+    in which some inputs changed and the others did not.
+    """
     fresh = _fresh_step(history)
     first = max(history.serving[1], 0)
 
@@ -95,26 +109,9 @@ def _of_series(policy: NetworkPolicy, history: History, action: Action) -> Float
             else np.concatenate([series[: fresh + 1], np.full(history.t - fresh, known.mean())])
         )
 
-    absent = {
-        "cpu": {"cpu": frozen(history.cpu)},
-        "memory": {"memory": frozen(history.memory)},
-        "request_rate": {"request_rate_rps": frozen(history.request_rate_rps)},
-        "latency": {"latency_s": frozen(history.latency_s)},
-        "accuracy": {"bleu": frozen(history.bleu), "accuracy": frozen(history.accuracy)},
-        "redeploys": {},
-    }
-
-    def worth(members: NDArray[np.bool_]) -> Floats:
-        variants = []
-        for row in members:
-            changed: dict[str, Floats] = {}
-            for name, present in zip(INPUTS, row, strict=True):
-                if not present:
-                    changed |= absent[name]
-            variants.append(replace(history, **changed))  # type: ignore[arg-type]
-        return policy.probabilities_of(build_many(variants))[:, action]
-
-    return shapley(worth, len(INPUTS))
+    unchanged = {name: frozen(getattr(history, name)) for name in _SERIES}
+    now, then = build_many([history, replace(history, **unchanged)])  # type: ignore[arg-type]
+    return now, then
 
 
 def _until(history: History, step: int) -> History:

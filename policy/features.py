@@ -33,6 +33,7 @@ RESOURCES: Final = 2
 #: first measurements of a model that say what it is worth when new
 _FRESH: Final = 6
 _SPANS: Final = (2.0, 4.0, 8.0, 20.0)
+_RATES: Final = 1.0 / np.array(_SPANS)
 #: former models that may be re-evaluated: the first, the one before the serving one, and the one before that
 FORMER: Final = 3
 _FORMER_SPAN: Final = 4.0
@@ -204,9 +205,12 @@ class Tracker:
         previous = self.last[:, 0].copy()
         self.last = sample
         self._measure_former(former)
-        re_evaluated = np.where(np.isfinite(former[:, 0]), former[:, 0], np.nan_to_num(self.former[:, 0]))
-        first = np.where(self.retrains > 0, re_evaluated, sample[:, 0])
-        self.sums[self._rows, t + 1] = self.sums[self._rows, t] + np.column_stack([sample, first])
+        re_evaluated = np.where(np.isfinite(former[:, 0]), former[:, 0], self.former[:, 0])
+        first = np.where(self.retrains == 0, sample[:, 0], np.where(np.isfinite(re_evaluated), re_evaluated, 0.0))
+        before = self.sums[self._rows, t]
+        before[:, :5] += sample
+        before[:, 5] += first
+        self.sums[self._rows, t + 1] = before
         self.cost = np.maximum(retrain_cost_usd, 1e-9) / self.step_value[:, None]
         self.log_price_sum += np.log(self.cost)
         self._measure(sample[:, 0], previous, seen, live)
@@ -247,6 +251,8 @@ class Tracker:
         """Take in the re-evaluation of former models."""
         self.former_now = former
         seen = np.isfinite(former)
+        if not seen.any():
+            return
         known = np.where(np.isfinite(self.former), self.former, former)
         self.former = np.where(seen, known + (former - known) / _FORMER_SPAN, self.former)
         seen_first = seen[:, 0]
@@ -266,15 +272,14 @@ class Tracker:
         n = np.maximum(self.measured, 1.0)
         early = seen & (self.measured <= _FRESH)
         self.fresh = np.where(early, np.where(first, y, self.fresh + (y - self.fresh) / n), self.fresh)
-        for index, span in enumerate(_SPANS):
-            rate = np.where(seen, np.maximum(1.0 / n, 1.0 / span), 0.0)
-            self.smooth[:, index] += rate * (y - self.smooth[:, index])
+        rate = np.maximum(1.0 / n[:, None], _RATES) * seen[:, None]
+        self.smooth += rate * (y[:, None] - self.smooth)
         self.gain = np.where((self.retrains > 0) & early, self.fresh - self.old_level, self.gain)
-        self.regret += np.where(seen, self.fresh - y, 0.0)
-        k = np.where(seen, self.measured, 0.0)
+        self.regret += (self.fresh - y) * seen
+        k = self.measured * seen
         self.k_sum += k
         self.kk_sum += k * k
-        self.y_sum += np.where(seen, y, 0.0)
+        self.y_sum += y * seen
         self.ky_sum += k * y
         self.lowest = np.where(first, y, np.minimum(self.lowest, self.smooth[:, 1]))
         self.best_rebound = np.maximum(self.best_rebound, self.smooth[:, 1] - self.lowest)

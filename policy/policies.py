@@ -135,7 +135,11 @@ class NetworkPolicy:
 
     def evaluate(self, history: History, allowed: tuple[bool, bool] = (True, True)) -> Evaluation:
         """The most probable action; a retrain on a cloud that is not allowed goes to the other one."""
-        chances = self.probabilities(self.observe(history))
+        return self.judge(self.observe(history), allowed)
+
+    def judge(self, observed: Floats, allowed: tuple[bool, bool] = (True, True)) -> Evaluation:
+        """As `evaluate`, of an observation (D,)."""
+        chances = self.probabilities(observed)
         for cloud in (1, 2):
             if not allowed[cloud - 1]:
                 chances[3 - cloud if any(allowed) else 0] += chances[cloud]

@@ -7,8 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from policy.explain import INPUTS, attributions, expected_costs, shapley
-from policy.history import History
+from policy.explain import INPUTS, expected_costs, explained, series_inputs, shapley
+from policy.features import FEATURES
+from policy.follow import build_many
+from policy.history import History, Retrain
 from policy.policies import SHIPPED, load_policy
 from shared.contracts import Action
 
@@ -47,9 +49,10 @@ def test_players_who_only_win_together_share_equally() -> None:
 def test_attributions_add_up_and_name_the_cause(name: str) -> None:
     policy = load_policy(name)
     dropped = history([0.85] * 20 + [0.45] * 12)
-    action = policy.evaluate(dropped).action
+    evaluation, shares = explained(policy, dropped)
+    action = evaluation.action
     assert action is not Action.HOLD
-    shares = attributions(policy, dropped, action)
+    assert evaluation == policy.evaluate(dropped)
     assert tuple(shares) == INPUTS
     now = policy.evaluate(dropped).probabilities[action]
     then = policy.evaluate(history([0.85] * 32)).probabilities[action]
@@ -57,13 +60,39 @@ def test_attributions_add_up_and_name_the_cause(name: str) -> None:
     assert max(shares, key=lambda key: abs(shares[key])) == "accuracy"
 
 
+def test_a_mixture_of_two_observations_is_that_of_a_history_with_some_inputs_changed() -> None:
+    rng = np.random.default_rng(3)
+    live = Retrain(4, 0, 6, 1.0)
+    moved = dataclasses.replace(
+        history(list(rng.uniform(0.3, 0.9, 30)), list(rng.uniform(0.04, 0.4, 30))),
+        cpu=rng.random(30),
+        memory=rng.random(30),
+        request_rate_rps=rng.uniform(1.0, 90.0, 30),
+        retrains=(live,),
+    )
+    now, then = series_inputs(moved)
+    new = slice(6, 9)  # the first measurements of the model that went live at step 6
+
+    def as_it_was(series: np.ndarray) -> np.ndarray:
+        return np.where(np.arange(30) > 8, series[new].mean(), series)
+
+    latency_only = dataclasses.replace(moved, latency_s=as_it_was(moved.latency_s))
+    quality_only = dataclasses.replace(moved, bleu=as_it_was(moved.bleu), accuracy=as_it_was(moved.accuracy))
+    got = build_many([latency_only, quality_only])
+    for row, words in zip(got, (("latency",), ("cpu", "memory", "rate", "latency")), strict=True):
+        named = np.array([f.name.partition("_")[0] in words for f in FEATURES])
+        frozen = named if words == ("latency",) else ~named
+        np.testing.assert_allclose(row, np.where(frozen, then, now), atol=1e-9)
+        assert not np.allclose(row, now)
+
+
 def test_nothing_changed_nothing_attributed() -> None:
     steady = history([0.8] * 32)
-    assert all(abs(v) < 1e-6 for v in attributions(load_policy("ppo-paper"), steady, Action.HOLD).values())
+    assert all(abs(v) < 1e-6 for v in explained(load_policy("ppo-paper"), steady)[1].values())
 
 
 def test_a_rule_has_no_attributions() -> None:
-    assert attributions(load_policy("never"), history([0.8] * 5), Action.HOLD) == {}
+    assert explained(load_policy("never"), history([0.8] * 5))[1] == {}
 
 
 def test_the_counterfactual_by_hand() -> None:
