@@ -25,6 +25,7 @@ def decide(url: str | None, name: str | None, service: str | None, as_json: bool
     """
     from policy.decide import DecisionContext, live_policy
     from policy.decide import decide as tick
+    from policy.state import window_of
     from shared.adapters.prometheus import PrometheusMetrics
     from shared.contracts import MetricWindow, new_trace_id, slot_of
     from shared.errors import MetricsError
@@ -40,7 +41,7 @@ def decide(url: str | None, name: str | None, service: str | None, as_json: bool
     )
     window: MetricWindow | MetricsError
     try:
-        window = source.window(now_s - settings.window_slots * settings.slot_seconds, now_s, settings.slot_seconds)
+        window = source.window(*window_of(settings, now_s), settings.slot_seconds)
     except MetricsError as exc:
         window = exc
     context = DecisionContext(

@@ -120,7 +120,7 @@ def _clock(settings: Settings) -> str:
 
 
 def _metrics(settings: Settings) -> str:
-    from policy.state import METRICS
+    from policy.state import METRICS, window_of
     from shared.adapters.prometheus import PrometheusMetrics
 
     token = settings.prometheus_token
@@ -130,7 +130,7 @@ def _metrics(settings: Settings) -> str:
         )
     source = PrometheusMetrics(settings.prometheus_url, settings.service, token, settings.prometheus_auth)
     now_s = time.time()
-    window = source.window(now_s - settings.window_slots * settings.slot_seconds, now_s, settings.slot_seconds)
+    window = source.window(*window_of(settings, now_s), settings.slot_seconds)
     missing = [name for name in METRICS if not window.series.get(name) or not window.series[name].values]
     if len(missing) == len(METRICS):
         raise NoSamplesError(f"any metric of service {settings.service!r}")

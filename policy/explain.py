@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.features import FEATURES
-from policy.follow import build_many
 from policy.history import Floats, History
 from policy.policies import Evaluation, NetworkPolicy, Policy
 from policy.state import OBSERVATION, SMOOTHING_STEPS, observe
@@ -69,7 +68,10 @@ def explained(
     """
     if not isinstance(policy, NetworkPolicy):
         return policy.evaluate(history, allowed), {}
-    now, then = _paper_inputs(history) if policy.observation == "paper" else series_inputs(history)
+    if policy.observation == "paper":
+        now, then = _paper_inputs(history)
+    else:
+        now, then = policy.follow(history, as_when_new(history))
     evaluation = policy.judge(now, allowed)
     owner = np.arange(len(INPUTS)) if policy.observation == "paper" else _OWNER
 
@@ -91,11 +93,11 @@ def _paper_inputs(history: History) -> tuple[Floats, Floats]:
     return now, np.where(np.isfinite(then), then, now)
 
 
-def series_inputs(history: History) -> tuple[Floats, Floats]:
-    """The multi-stream observation now, and had every series stayed as it was when the serving model was new.
+def as_when_new(history: History) -> History:
+    """The history, had every series stayed as it was when the serving model was new.
 
-    Every entry of it is made of one series (see `_OWNER`), so any mixture of the two is the observation of a history
-    in which some inputs changed and the others did not.
+    Every entry of the multi-stream observation is made of one series (see `_OWNER`), so any mixture of the two
+    histories' observations is the observation of one in which some inputs changed and the others did not.
     """
     fresh = _fresh_step(history)
     first = max(history.serving[1], 0)
@@ -110,8 +112,7 @@ def series_inputs(history: History) -> tuple[Floats, Floats]:
         )
 
     unchanged = {name: frozen(getattr(history, name)) for name in _SERIES}
-    now, then = build_many([history, replace(history, **unchanged)])  # type: ignore[arg-type]
-    return now, then
+    return replace(history, **unchanged)  # type: ignore[arg-type]
 
 
 def _until(history: History, step: int) -> History:

@@ -67,24 +67,24 @@ def _former(history: History, served: int, step: int) -> Floats:
 
 
 class Follower:
-    """`build`, but a history that continues the last one costs only its new steps."""
+    """`build_many`, but histories that continue the last ones cost only their new steps."""
 
     def __init__(self) -> None:
         self._tracker: Tracker | None = None
-        self._last: History | None = None
+        self._last: tuple[History, ...] = ()
 
-    def follow(self, history: History) -> Floats:
-        """The multi-stream observation of the history's present step, shape (WIDTH,)."""
+    def follow(self, *histories: History) -> Floats:
+        """The multi-stream observation of each history's present step, (N, WIDTH); conditions as for `build_many`."""
         last, tracker = self._last, self._tracker
-        if last is None or tracker is None or not _continues(history, last):
-            tracker = Tracker(1)
-            start(tracker, [history])
-            advance(tracker, [history], 0)
+        known = len(last) == len(histories) and all(map(_continues, histories, last))
+        if tracker is None or not known:
+            tracker = Tracker(len(histories))
+            start(tracker, histories)
+            advance(tracker, histories, 0)
         else:
-            advance(tracker, [history], last.t + 1)
-        self._last, self._tracker = history, tracker
-        row: Floats = tracker.observation()[0]
-        return row
+            advance(tracker, histories, last[0].t + 1)
+        self._last, self._tracker = histories, tracker
+        return tracker.observation()
 
 
 def _continues(history: History, last: History) -> bool:

@@ -122,7 +122,11 @@ class NetworkPolicy:
 
     def observe(self, history: History) -> Floats:
         """The network's input for a history, shape (D,)."""
-        return observe(history) if self.observation == "paper" else self._follower.follow(history)
+        return observe(history) if self.observation == "paper" else self.follow(history)[0]
+
+    def follow(self, *histories: History) -> Floats:
+        """The multi-stream observations of histories that share their retrains, (N, D)."""
+        return self._follower.follow(*histories)
 
     def decide(self, history: History) -> int:
         """The most probable action, hold while a job is in flight; the fall-back rule's where the network is lost."""

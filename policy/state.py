@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from policy.history import Floats, History, Retrain
-from shared.contracts import CLOUDS, JobRecord, JobStatus, MetricWindow, Series
+from shared.contracts import CLOUDS, JobRecord, JobStatus, MetricWindow, Series, slot_of
 from shared.errors import MetricsError, NoSamplesError
 from shared.queries import METRICS, query
 from shared.settings import Settings
@@ -30,6 +30,7 @@ __all__ = [
     "observation",
     "observe",
     "query",
+    "window_of",
 ]
 
 #: a decision needs all of these; the two counters are for reports
@@ -122,6 +123,17 @@ def interpolate(series: Series, grid_s: Floats, max_gap_s: float) -> Floats:
     inside = (grid_s >= times[0]) & (grid_s <= times[-1]) & (gap <= max_gap_s)
     trailing = (grid_s > times[-1]) & (grid_s - times[-1] <= max_gap_s / 2.0)
     return np.where(inside | trailing, filled, np.nan)
+
+
+def window_of(settings: Settings, now_s: float) -> tuple[float, float]:
+    """(start, end) of what a decision looks back on, in Unix seconds: whole slots, the last is the present one.
+
+    The start stays where it is for `window_slots` slots, so that a function that is still warm has seen all of it but
+    the newest slot; so the window is one to two times `window_slots` long.
+    """
+    slot = round(slot_of(now_s, settings.slot_seconds) / settings.slot_seconds)
+    start = (slot // settings.window_slots - 1) * settings.window_slots
+    return max(0, start) * settings.slot_seconds, slot * settings.slot_seconds
 
 
 def history_of(window: MetricWindow, jobs: Sequence[JobRecord], settings: Settings, now_s: float) -> History:

@@ -31,7 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     prometheus_auth: Literal["none", "bearer", "sigv4"] = "bearer"  # sigv4: Amazon Managed Service for Prometheus
     prometheus_token: str = ""
     pushgateway_url: str = ""
-    window_slots: Annotated[int, Meta(ge=3)] = 32
+    window_slots: Annotated[int, Meta(ge=3)] = 120  # a decision looks back on one to two times as many
     max_metric_age_slots: Positive = 5.0
     # --- policy
     policy: str = "ppo"  # a shipped policy's name, a rule's name, or the path of an ONNX file

@@ -56,7 +56,7 @@ class Ledger(NamedTuple):
 
 def look_back_s(cfg: Settings) -> float:
     """For how long a job that is over still matters to a decision, or might still be claimed."""
-    slots = cfg.cooldown_slots + cfg.window_slots + cfg.static_every_slots
+    slots = cfg.cooldown_slots + 2 * cfg.window_slots + cfg.static_every_slots
     return max(SHORTEST_LOOK_BACK_S, slots * cfg.slot_seconds + 4.0 * cfg.job_deadline_seconds)
 
 

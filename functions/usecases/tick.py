@@ -11,6 +11,7 @@ from functions.usecases.ledger import Ledger, close_old_pages, open_ledger
 from functions.usecases.recall import recalling
 from functions.usecases.routes import publish_routes
 from policy.decide import DecisionContext, decide
+from policy.state import window_of
 from shared.contracts import (
     CLOUDS,
     IN_FLIGHT,
@@ -149,7 +150,7 @@ def _observed(deps: Deps, now_s: float) -> tuple[MetricWindow | MetricsError, di
     """What the policy looks at, and what routers start from; metrics that fail are not asked twice."""
     cfg = deps.settings
     try:
-        window = deps.metrics().window(now_s - cfg.window_slots * cfg.slot_seconds, now_s, cfg.slot_seconds)
+        window = deps.metrics().window(*window_of(cfg, now_s), cfg.slot_seconds)
     except MetricsError as exc:
         return exc, {}
     try:

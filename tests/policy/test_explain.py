@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from policy.explain import INPUTS, expected_costs, explained, series_inputs, shapley
+from policy.explain import INPUTS, as_when_new, expected_costs, explained, shapley
 from policy.features import FEATURES
 from policy.follow import build_many
 from policy.history import History, Retrain
@@ -70,7 +70,7 @@ def test_a_mixture_of_two_observations_is_that_of_a_history_with_some_inputs_cha
         request_rate_rps=rng.uniform(1.0, 90.0, 30),
         retrains=(live,),
     )
-    now, then = series_inputs(moved)
+    now, then = build_many([moved, as_when_new(moved)])
     new = slice(6, 9)  # the first measurements of the model that went live at step 6
 
     def as_it_was(series: np.ndarray) -> np.ndarray:
@@ -110,3 +110,15 @@ def test_the_counterfactual_by_hand() -> None:
 def test_nothing_measured_no_counterfactual() -> None:
     blank = dataclasses.replace(history([0.8] * 3), bleu=np.full(3, np.nan))
     assert expected_costs(blank) is None
+
+
+def test_a_warm_function_explains_as_a_cold_one_does() -> None:
+    warm = load_policy("ppo")
+    quality = [0.85] * 12 + [0.5] * 28
+    for t in range(5, 40):
+        retrains = (Retrain(14, 1, 20 if t >= 20 else None, 1.0),) if t > 14 else ()
+        now = dataclasses.replace(history(quality[: t + 1]), retrains=retrains)
+        evaluation, shares = explained(warm, now)
+        cold, expected = explained(load_policy("ppo"), now)
+        assert evaluation.probabilities == pytest.approx(cold.probabilities, abs=1e-6)
+        assert shares == pytest.approx(expected, abs=1e-6)

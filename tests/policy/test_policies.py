@@ -149,7 +149,7 @@ def test_following_a_history_is_the_same_as_replaying_it() -> None:
     for t in (0, 1, 2, 30, 59, 60, 70, 104, 105, 150, 20, 159):
         retrains = () if t < 65 else (Retrain(65, 0, 105 if t >= 105 else None, 0.2),)
         seen = history(quality[: t + 1], retrains=retrains)
-        np.testing.assert_allclose(follower.follow(seen), build(seen), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(follower.follow(seen)[0], build(seen), rtol=1e-9, atol=1e-12)
 
 
 def test_gaps_are_not_zeros() -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from policy.state import METRICS, history_of, interpolate, observe, query
+from policy.state import METRICS, history_of, interpolate, observe, query, window_of
 from shared.contracts import JobRecord, JobStatus, MetricWindow, Series, TrainingJob
 from shared.errors import MetricsError, NoSamplesError
 from shared.settings import Settings
@@ -110,3 +110,15 @@ def test_every_query_is_filled_in() -> None:
         assert "$" not in text
         assert 'service="qa"' in text
     assert "[1000ms]" in query("latency", "qa", 0.5)
+
+
+def test_the_window_ends_with_the_present_slot_and_its_start_stays_for_hours() -> None:
+    settings = Settings(window_slots=120)
+    starts = set()
+    for slot in range(24_000, 24_240):
+        start_s, end_s = window_of(settings, slot * 60.0 + 7.0)
+        assert end_s == slot * 60.0
+        assert 120 * 60 <= end_s - start_s < 240 * 60
+        starts.add(start_s)
+    assert len(starts) == 2
+    assert window_of(settings, 300.0) == (0.0, 300.0)
