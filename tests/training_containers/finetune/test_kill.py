@@ -97,6 +97,7 @@ def random_moment(rng: random.Random, seconds: float) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_killed_at_random_moments_every_resume_ends_with_the_same_model(jobs: Jobs) -> None:
     whole = jobs.make("whole")
     undisturbed = jobs.run(whole)
