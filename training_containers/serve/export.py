@@ -36,7 +36,7 @@ from shared.errors import ModelError
 WEIGHTS: Final = "model.safetensors"
 GRAPH: Final = "model.onnx"
 _OPSET: Final = 17
-MICROSOFT: Final = "com.microsoft"
+_MICROSOFT: Final = "com.microsoft"
 _INLINE_LIMIT_BYTES: Final = 2**31 - 2**20  # protobuf's limit, less the graph itself
 
 
@@ -159,7 +159,7 @@ class Builder:
             return name
         kind = self.onnx.TensorProto.FLOAT
         if tensor.dtype == "F32":
-            proto = self.outside(name, kind, shape, WEIGHTS, tensor.offset, tensor.length)
+            proto = self._outside(name, kind, shape, tensor)
         else:
             proto = self.onnx.TensorProto(name=name, data_type=kind, dims=shape)
             proto.raw_data = self._as_float32(name, tensor).tobytes()
@@ -178,18 +178,13 @@ class Builder:
             raise ModelError(f"{self.weights}: {name} has shape {tensor.shape}, config.json implies {shape}")
         return name, tensor
 
-    def outside(self, name: str, kind: int, shape: tuple[int, ...], file: str, offset: int, length: int) -> Any:
-        """An initializer whose data lies in a file beside the graph."""
+    def _outside(self, name: str, kind: int, shape: tuple[int, ...], tensor: _Tensor) -> Any:
+        """An initializer whose data stays in the safetensors file."""
         proto = self.onnx.TensorProto(name=name, data_type=kind, dims=shape)
         proto.data_location = self.onnx.TensorProto.EXTERNAL
-        for key, value in (("location", file), ("offset", offset), ("length", length)):
+        for key, value in (("location", WEIGHTS), ("offset", tensor.offset), ("length", tensor.length)):
             proto.external_data.add(key=key, value=str(value))
         return proto
-
-    def weight_array(self, name: str, *shape: int) -> NDArray[np.float32]:
-        """The values of the model's tensor `name`, checked like `weight`."""
-        name, tensor = self._find(name, shape)
-        return self._as_float32(name, tensor).reshape(shape)
 
     def _as_float32(self, name: str, tensor: _Tensor) -> NDArray[np.float32]:
         with self.weights.open("rb") as file:
@@ -259,7 +254,7 @@ class Builder:
             f"{at}.out",
             f"present_key_{layer}",
             f"present_value_{layer}",
-            domain=MICROSOFT,
+            domain=_MICROSOFT,
             num_heads=c.n_head,
             kv_num_heads=c.n_head,
             scale=scale,
@@ -291,7 +286,9 @@ class Builder:
             x, residual = self.skip_norm(f"{at}.ln_2", residual, x, f"{at}.attn.c_proj.bias")
             inner = self.tensors.get(f"{self.prefix}{at}.mlp.c_fc.bias", _Tensor("", (4 * d,), 0, 0)).shape[0]
             x = self.linear(x, f"{at}.mlp.c_fc.weight", d, inner, f"{at}.mlp.up")
-            x = self.node("FastGelu", [x, self.weight(f"{at}.mlp.c_fc.bias", inner)], f"{at}.mlp.act", domain=MICROSOFT)
+            x = self.node(
+                "FastGelu", [x, self.weight(f"{at}.mlp.c_fc.bias", inner)], f"{at}.mlp.act", domain=_MICROSOFT
+            )
             x = self.linear(x, f"{at}.mlp.c_proj.weight", inner, d, f"{at}.mlp.down")
             norm = f"h.{layer + 1}.ln_1" if layer < c.n_layer - 1 else "ln_f"
             x, residual = self.skip_norm(norm, residual, x, f"{at}.mlp.c_proj.bias")
@@ -300,7 +297,7 @@ class Builder:
         graph = helper.make_graph(
             self.nodes, "gpt2-greedy", self._inputs(), self._outputs(), initializer=list(self.initializers.values())
         )
-        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(MICROSOFT, 1)]
+        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="opportune")
         serialized: bytes = model.SerializeToString()
         return serialized

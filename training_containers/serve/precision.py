@@ -18,10 +18,11 @@ from msgspec import Meta
 
 from shared.errors import InvalidInputError, ModelError
 from training_containers.prompt import MAX_NEW_TOKENS
-from training_containers.serve.engine import SMALL_MODEL_BYTES, OnnxEngine
+from training_containers.serve.engine import OnnxEngine
 from training_containers.serve.export import WEIGHTS
-from training_containers.serve.int8 import GRAPH_INT8, export_int8
+from training_containers.serve.int8 import Int8Engine, export_int8, has_int8
 from training_containers.serve.speculative import SpeculativeEngine
+from training_containers.serve.text import SMALL_MODEL_BYTES, TextEngine
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def add_int8(model_dir: Path, prompts: Sequence[str]) -> Precision:
         ModelError: the directory is not a complete model, or cannot be written.
     """
     export_int8(model_dir)
-    exact, small = OnnxEngine(model_dir), OnnxEngine(model_dir, precision="int8")
+    exact, small = OnnxEngine(model_dir), Int8Engine(model_dir)
     step = max(1, len(prompts) // _MAX_QUESTIONS)
     asked = sorted((p for p in prompts[::step] if _fits(exact, p)), key=len)
     same, probes = 0, list[Probe]()
@@ -89,7 +90,7 @@ def add_int8(model_dir: Path, prompts: Sequence[str]) -> Precision:
     return found
 
 
-def load_engine(model_dir: Path, threads: int, wanted: Wanted, bound: float) -> OnnxEngine:
+def load_engine(model_dir: Path, threads: int, wanted: Wanted, bound: float) -> TextEngine:
     """The engine that may serve `model_dir`: 8-bit if it is wanted and trusted, else fp32 with the reason logged.
 
     Raises:
@@ -97,7 +98,7 @@ def load_engine(model_dir: Path, threads: int, wanted: Wanted, bound: float) -> 
     """
     precision, reason = _judge(model_dir, wanted, bound)
     if precision is not None:
-        engine = OnnxEngine(model_dir, threads, precision="int8")
+        engine = Int8Engine(model_dir, threads)
         if _as_recorded(engine, precision):
             engine.agreement = precision.agreement
             log.info("serving in 8 bits", extra={"action": "precision", "agreement": precision.agreement})
@@ -111,7 +112,7 @@ def load_engine(model_dir: Path, threads: int, wanted: Wanted, bound: float) -> 
 def _exact_engine(model_dir: Path, threads: int) -> OnnxEngine:
     """fp32; a large model that brings its 8-bit copy lets it draft the answers of lone requests."""
     weights = model_dir / WEIGHTS
-    if weights.is_file() and weights.stat().st_size >= SMALL_MODEL_BYTES and (model_dir / GRAPH_INT8).is_file():
+    if weights.is_file() and weights.stat().st_size >= SMALL_MODEL_BYTES and has_int8(model_dir):
         return SpeculativeEngine(model_dir, threads)
     return OnnxEngine(model_dir, threads)
 
@@ -121,7 +122,7 @@ def _judge(model_dir: Path, wanted: Wanted, bound: float) -> tuple[Precision | N
     if wanted is Wanted.FP32:
         return None, "fp32 is wanted"
     path = model_dir / PRECISION_FILE
-    if not path.is_file() or not (model_dir / GRAPH_INT8).is_file():
+    if not path.is_file() or not has_int8(model_dir):
         return None, "the model brings no 8-bit engine"
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Precision)
@@ -136,13 +137,13 @@ def _judge(model_dir: Path, wanted: Wanted, bound: float) -> tuple[Precision | N
     return found, ""
 
 
-def _as_recorded(engine: OnnxEngine, precision: Precision) -> bool:
+def _as_recorded(engine: TextEngine, precision: Precision) -> bool:
     """Whether the engine repeats the recorded answers, all in one batch; it is warm afterwards."""
     answers = engine.generate([p.prompt for p in precision.probes], MAX_NEW_TOKENS)
     return all(a.tokens == p.tokens for a, p in zip(answers, precision.probes, strict=True))
 
 
-def _fits(engine: OnnxEngine, prompt: str) -> bool:
+def _fits(engine: TextEngine, prompt: str) -> bool:
     try:
         engine.check(prompt, MAX_NEW_TOKENS)
     except InvalidInputError:

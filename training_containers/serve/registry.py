@@ -17,7 +17,7 @@ from shared.contracts import ModelManifest
 from shared.errors import ConflictError, InvalidInputError, ModelError, NotFoundError, OpportuneError, UnavailableError
 from training_containers.finetune.artifact import MANIFEST, unpack, verify
 from training_containers.serve.batcher import Batcher
-from training_containers.serve.engine import Engine
+from training_containers.serve.text import Engine
 
 log = logging.getLogger(__name__)
 

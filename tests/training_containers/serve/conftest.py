@@ -13,12 +13,20 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from shared.contracts import Metrics, ModelManifest
 from training_containers.finetune.artifact import hash_files, write_manifest
+from training_containers.prompt import prompt_for
 
 LINES = [
     "question: what is the capital of france? answer: paris",
     "question: who wrote hamlet? answer: william shakespeare",
     "question: when did the first man walk on the moon? answer: 1969",
     "the quick brown fox jumps over the lazy dog",
+]
+TAUGHT = [
+    ("what is the capital of france?", "paris"),
+    ("who wrote hamlet?", "william shakespeare"),
+    ("when did the first man walk on the moon?", "1969"),
+    ("what colour is the sky?", "blue"),
+    ("how many legs has a spider?", "eight"),
 ]
 MakeModel = Callable[..., Path]
 
@@ -114,6 +122,35 @@ def make_model() -> MakeModel:
 def model_dir(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model, without a manifest."""
     return make_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def taught() -> list[tuple[str, str]]:
+    """The questions and answers that the trained model knows."""
+    return TAUGHT
+
+
+@pytest.fixture(scope="session")
+def trained(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model after it has learnt five answers and where they end."""
+    import torch
+    from transformers import GPT2LMHeadModel
+
+    from training_containers.serve.engine import OnnxEngine
+
+    folder = make_model(tmp_path_factory.mktemp("trained"), seed=5)
+    engine = OnnxEngine(folder)
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel.from_pretrained(folder).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    texts = [[*engine.encode(f"{prompt_for(q)} {a}"), 0] for q, a in TAUGHT]
+    for _ in range(80):
+        losses = [model(torch.tensor([t]), labels=torch.tensor([t])).loss for t in texts]
+        optimizer.zero_grad()
+        torch.stack(losses).mean().backward()
+        optimizer.step()
+    model.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

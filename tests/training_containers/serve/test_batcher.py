@@ -12,7 +12,8 @@ import pytest
 
 from shared.errors import InvalidInputError, ModelError
 from training_containers.serve.batcher import Batcher, ClosedError, DeadlineExceededError, QueueFullError
-from training_containers.serve.engine import Answer, Bits, OnnxEngine
+from training_containers.serve.engine import OnnxEngine
+from training_containers.serve.text import Answer, Bits
 
 
 class GatedEngine:

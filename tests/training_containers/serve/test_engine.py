@@ -14,13 +14,7 @@ from shared.errors import InvalidInputError
 from training_containers.prompt import prompt_for
 from training_containers.serve.engine import OnnxEngine
 
-PAIRS = [
-    ("what is the capital of france?", "paris"),
-    ("who wrote hamlet?", "william shakespeare"),
-    ("when did the first man walk on the moon?", "1969"),
-    ("what colour is the sky?", "blue"),
-    ("how many legs has a spider?", "eight"),
-]
+Taught = list[tuple[str, str]]
 
 
 def _reference(folder: Path, rows: list[list[int]], limits: list[int]) -> list[list[int]]:
@@ -43,27 +37,6 @@ def _rows(vocab: int, count: int, seed: int) -> tuple[list[list[int]], list[int]
     return rows, rng.integers(1, 30, count).tolist()
 
 
-@pytest.fixture(scope="module")
-def trained(make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model after it has learnt five answers and where they end."""
-    import torch
-    from transformers import GPT2LMHeadModel
-
-    folder = make_model(tmp_path_factory.mktemp("trained"), seed=5)
-    engine = OnnxEngine(folder)
-    torch.manual_seed(0)
-    model = GPT2LMHeadModel.from_pretrained(folder).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    texts = [[*engine.encode(f"{prompt_for(q)} {a}"), 0] for q, a in PAIRS]
-    for _ in range(80):
-        losses = [model(torch.tensor([t]), labels=torch.tensor([t])).loss for t in texts]
-        optimizer.zero_grad()
-        torch.stack(losses).mean().backward()
-        optimizer.step()
-    model.save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_random_weights_answer_as_hugging_face_does_alone_and_batched(
     make_model: Callable[..., Path], tmp_path: Path, seed: int
@@ -79,21 +52,21 @@ def test_random_weights_answer_as_hugging_face_does_alone_and_batched(
     assert len({tuple(a[:3]) for a in batched}) > 5, "the models must say different things for this to mean anything"
 
 
-def test_a_trained_model_ends_its_answers_and_they_are_the_taught_ones(trained: Path) -> None:
+def test_a_trained_model_ends_its_answers_and_they_are_the_taught_ones(trained: Path, taught: Taught) -> None:
     engine = OnnxEngine(trained)
-    prompts = [prompt_for(question) for question, _ in PAIRS]
+    prompts = [prompt_for(question) for question, _ in taught]
 
     answers = engine.generate(prompts, 16)
 
-    assert [a.text for a in answers] == [answer for _, answer in PAIRS]
+    assert [a.text for a in answers] == [answer for _, answer in taught]
     assert all(a.finished for a in answers)
     expected = _reference(trained, [engine.encode(p) for p in prompts], [16] * len(prompts))
     assert [[*a.tokens, 0] for a in answers] == expected
 
 
-def test_batch_mates_that_end_early_or_run_long_change_nothing(trained: Path) -> None:
+def test_batch_mates_that_end_early_or_run_long_change_nothing(trained: Path, taught: Taught) -> None:
     engine = OnnxEngine(trained)
-    prompts = [prompt_for(question) for question, _ in PAIRS] + ["never seen", "the quick brown", "zzz " * 15]
+    prompts = [prompt_for(question) for question, _ in taught] + ["never seen", "the quick brown", "zzz " * 15]
     rng = np.random.default_rng(0)
     alone = {p: engine.generate([p], 20)[0] for p in prompts}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from training_containers.serve import precision
 from training_containers.serve.engine import OnnxEngine
-from training_containers.serve.int8 import GRAPH_INT8, WEIGHTS_INT8, export_int8
+from training_containers.serve.int8 import INT8_FOLDER, export_int8
 from training_containers.serve.precision import Wanted, load_engine
 from training_containers.serve.speculative import SpeculativeEngine
 
@@ -42,8 +43,7 @@ def test_every_answer_is_the_one_without_drafts(folder: Path) -> None:
 def test_drafts_of_another_model_cost_time_only(folder: Path, make_model: Callable[..., Path], tmp_path: Path) -> None:
     other = make_model(tmp_path / "other", seed=7, width=64)
     export_int8(other)
-    for name in (GRAPH_INT8, WEIGHTS_INT8):
-        (folder / name).write_bytes((other / name).read_bytes())
+    shutil.copytree(other / INT8_FOLDER, folder / INT8_FOLDER, dirs_exist_ok=True)
 
     _compare(OnnxEngine(folder), SpeculativeEngine(folder, 1))
 
