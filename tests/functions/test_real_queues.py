@@ -119,7 +119,7 @@ def test_over_sqs_every_valid_job_starts_once_and_every_malformed_message_is_kep
 ):
     memory = real_world(world, "aws", world.settings, rng)
     monkeypatch.setattr(retrain, "deps", world.deps)
-    monkeypatch.setattr(retrain.time, "time", lambda: now)
+    monkeypatch.setattr(retrain, "time", SimpleNamespace(time=lambda: now))
     sqs = boto3.client("sqs")
     source, dead = (sqs.get_queue_url(QueueName=n)["QueueUrl"] for n in ("opportune-retrain", "opportune-retrain-dlq"))
     wanted, messages, malformed = storm(job, "aws", size, rng)
@@ -135,6 +135,7 @@ def test_over_sqs_every_valid_job_starts_once_and_every_malformed_message_is_kep
             QueueUrl=source, MaxNumberOfMessages=10, VisibilityTimeout=600, AttributeNames=["All"]
         ).get("Messages")
         if not batch:
+            assert waiting == 0, f"{waiting} messages are in the queue and do not come out"
             break
         failures = retrain.handler({"Records": [sqs_record(m) for m in batch]}, CONTEXT)["batchItemFailures"]
         failed = {f["itemIdentifier"] for f in failures}
@@ -226,7 +227,7 @@ def test_over_storage_queue_every_valid_job_starts_once_and_every_malformed_mess
     settings = msgspec.structs.replace(azurite, cloud="azure")
     memory = real_world(world, "azure", settings, rng)
     monkeypatch.setattr(azure_queue, "deps", world.deps)
-    monkeypatch.setattr(azure_queue.time, "time", lambda: now)
+    monkeypatch.setattr(azure_queue, "time", SimpleNamespace(time=lambda: now))
     source, poison = HostQueue(settings, "opportune-retrain"), HostQueue(settings, "opportune-retrain-poison")
     source.drain()
     poison.drain()
@@ -238,6 +239,7 @@ def test_over_storage_queue_every_valid_job_starts_once_and_every_malformed_mess
             source.send(messages.pop())
             waiting += 1
         if not (batch := list(source.receive())):
+            assert waiting == 0, f"{waiting} messages are in the queue and do not come out"
             break
         for message_id, receipt, body in batch:
             try:
