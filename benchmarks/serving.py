@@ -1,7 +1,7 @@
 """Requests per second, latency, CPU, memory and cold start of the serving process, against Flask + transformers.
 
     python -m benchmarks.serving --shape distilgpt2 --json
-    python -m benchmarks.serving --swaps 50 --json
+    python -m benchmarks.serving --swaps 50 --precision int8
 
 All servers run the same model on the same cores; rounds alternate between them, and each server's best round counts.
 
@@ -14,13 +14,13 @@ All servers run the same model on the same cores; rounds alternate between them,
 | batch_invariant_share | answers that are the same alone and in a batch of 16 |
 | floor_ratio | requests_per_s over what this machine's memory and matrix units allow at best (printed to stderr) |
 
-`opportune` int8 runs without its gate here: random weights say nothing about a trained model's agreement.
+`opportune` fp32 is ONNX Runtime (a lone request drafted in 8 bits), int8 is CTranslate2. int8 runs without its gate
+here: random weights say nothing about a trained model's agreement.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import signal
@@ -39,6 +39,7 @@ from benchmarks.serving_swaps import swap_under_load
 from training_containers.prompt import prompt_for
 from training_containers.serve.engine import OnnxEngine
 from training_containers.serve.export import export_onnx, read_config
+from training_containers.serve.int8 import Int8Engine
 from training_containers.serve.precision import Wanted, add_int8, load_engine
 
 _BATCH = 16
@@ -85,13 +86,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="comma-separated engines, for a quick look")
     parser.add_argument("--swaps", type=int, help="instead of comparing: swap versions this often under load")
+    parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32", help="of the versions swapped")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped on the way out
     with tempfile.TemporaryDirectory() as scratch:
         if options.swaps:
             swaps = swap_under_load(
-                Path(scratch), options.shape, options.swaps, options.clients, options.threads, options.tokens
+                Path(scratch),
+                options.shape,
+                options.swaps,
+                options.clients,
+                options.threads,
+                options.tokens,
+                options.precision,
             )
             print(json.dumps(asdict(swaps)))
             return
@@ -167,7 +175,7 @@ def compare(model: Path, options: argparse.Namespace) -> list[Row]:
 
 
 def find_candidates(model: Path, threads: int) -> list[Candidate]:
-    """The reference, ours in both precisions, and what else is installed."""
+    """The reference, and ours in both precisions."""
     flags = ["--threads", str(threads), "--model", str(model)]
     own = ["training_containers", "serve", "--host", "127.0.0.1", "--engine-threads", str(threads)]
     exact = [*own, "--model", str(model), "--precision", "fp32"]
@@ -175,21 +183,8 @@ def find_candidates(model: Path, threads: int) -> list[Candidate]:
     found = [
         Candidate("reference", "fp32", ["benchmarks.serving_reference", *flags], None),
         Candidate("opportune", "fp32", exact, lambda: load_engine(model, threads, Wanted.FP32, 1).generate_ids),
-        Candidate("opportune", "int8", small, lambda: OnnxEngine(model, threads, precision="int8").generate_ids),
+        Candidate("opportune", "int8", small, lambda: Int8Engine(model, threads).generate_ids),
     ]
-    if importlib.util.find_spec("ctranslate2") is None:
-        note("ctranslate2 is not installed (extra `bench`): left out")
-        return found
-    from benchmarks.serving_ctranslate2 import Ctranslate2Engine, convert
-
-    for precision in ("fp32", "int8"):
-        converted = convert(model, model.parent / f"ctranslate2-{precision}", precision)
-        command = ["benchmarks.serving_ctranslate2", *flags, "--converted", str(converted)]
-
-        def load(converted: Path = converted) -> GenerateIds:
-            return Ctranslate2Engine(model, converted, threads).generate_ids
-
-        found.append(Candidate("ctranslate2", precision, command, load))
     note("vllm is left out: its wheel for this Python needs CUDA; the CPU build is compiled from source")
     return found
 

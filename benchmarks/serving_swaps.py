@@ -11,7 +11,10 @@ from pathlib import Path
 
 from benchmarks.serving_load import Client, Server
 from benchmarks.serving_models import make_model, make_questions, stamp
+from training_containers.prompt import prompt_for
 from training_containers.serve.export import export_onnx
+from training_containers.serve.precision import MIN_QUESTIONS, Wanted, add_int8, load_engine
+from training_containers.serve.text import Bits
 
 _TOKEN = "benchmark"
 _ADMIN = {"X-Opportune-Admin": _TOKEN}
@@ -29,7 +32,9 @@ class Swaps:
     requests_per_version: dict[str, int]
 
 
-def swap_under_load(scratch: Path, shape: str, swaps: int, clients: int, threads: int, tokens: int) -> Swaps:
+def swap_under_load(
+    scratch: Path, shape: str, swaps: int, clients: int, threads: int, tokens: int, precision: Bits
+) -> Swaps:
     """Three versions with different answers, `clients` clients, `swaps` swaps of the active version."""
     questions = make_questions(8, 0)
     folders = {}
@@ -37,17 +42,25 @@ def swap_under_load(scratch: Path, shape: str, swaps: int, clients: int, threads
         (scratch / f"v{seed}").mkdir()
         folders[f"v{seed}"] = make_model(scratch / f"v{seed}", shape, seed)
         export_onnx(folders[f"v{seed}"])
+        add_int8(folders[f"v{seed}"], [prompt_for(q) for q in make_questions(MIN_QUESTIONS, 1)])
         stamp(folders[f"v{seed}"], f"v{seed}")
     command = ["training_containers", "serve", "--host", "127.0.0.1", "--engine-threads", str(threads)]
+    command += ["--precision", precision, "--int8-agreement", "0"]  # random weights: as in the comparison
     server = Server([*command, "--model", str(folders["v1"])], threads, {"OPPORTUNE_ADMIN_TOKEN": _TOKEN})
     try:
-        return _swap(server, folders, questions, swaps, clients, tokens)
+        return _swap(server, folders, questions, swaps, clients, tokens, precision)
     finally:
         server.stop()
 
 
 def _swap(
-    server: Server, folders: dict[str, Path], questions: list[str], swaps: int, clients: int, tokens: int
+    server: Server,
+    folders: dict[str, Path],
+    questions: list[str],
+    swaps: int,
+    clients: int,
+    tokens: int,
+    precision: Bits,
 ) -> Swaps:
     admin, stop = Client(server.port), threading.Event()
     seen: list[tuple[str, str, str]] = []  # version, question, answer
@@ -85,20 +98,22 @@ def _swap(
     stop.set()
     for worker in workers:
         worker.join()
-    expected = _answers(folders, questions, tokens)
+    expected = _answers(folders, questions, tokens, precision)
     counts = {version: sum(v == version for v, _, _ in seen) for version in folders}
     wrong = sum(expected[version, question] != answer for version, question, answer in seen)
     return Swaps(swaps, len(seen) + len(failures), len(failures), wrong, slowest[0], counts)
 
 
-def _answers(folders: dict[str, Path], questions: list[str], tokens: int) -> dict[tuple[str, str], str]:
+def _answers(
+    folders: dict[str, Path], questions: list[str], tokens: int, precision: Bits
+) -> dict[tuple[str, str], str]:
     """(version, question) -> the answer of that version's own engine."""
-    from training_containers.prompt import prompt_for
-    from training_containers.serve.engine import OnnxEngine
-
     found: dict[tuple[str, str], str] = {}
     for version, folder in folders.items():
-        answers = OnnxEngine(folder).generate([prompt_for(q) for q in questions], tokens)
+        engine = load_engine(folder, 1, Wanted(precision), 0.0)
+        if engine.precision != precision:
+            raise SystemExit(f"{version} cannot serve in {precision}")
+        answers = engine.generate([prompt_for(q) for q in questions], tokens)
         found |= {(version, q): a.text for q, a in zip(questions, answers, strict=True)}
     if any(len({found[version, q] for version in folders}) < len(folders) for q in questions):
         raise SystemExit("the versions answer alike; a wrong version would not be noticed")

@@ -66,14 +66,27 @@ class Int8Engine(TextEngine):
 
     def generate_ids(self, rows: Sequence[Sequence[int]], limits: Sequence[int]) -> list[list[int]]:
         """As `TextEngine.generate_ids`."""
+        answers: list[list[int]] = [[] for _ in rows]
+        # beside a prompt of one token CTranslate2 counts the others' prompts as part of their answers
+        for together in (
+            [i for i, row in enumerate(rows) if len(row) == 1],
+            [i for i, row in enumerate(rows) if row[1:]],
+        ):
+            if together:
+                found = self._generate([rows[i] for i in together], max(limits[i] for i in together))
+                for i, ids in zip(together, found, strict=True):
+                    # greedy: what a shorter limit cuts off has no influence on what comes before
+                    answers[i] = ids[: limits[i]]
+        return answers
+
+    def _generate(self, rows: list[Sequence[int]], limit: int) -> list[list[int]]:
         results = self._generator.generate_batch(
             [[self.tokenizer.id_to_token(token) for token in row] for row in rows],
-            max_length=max(limits),
+            max_length=limit,
             beam_size=1,
             sampling_topk=1,
             include_prompt_in_result=False,
             end_token=sorted(self.config.eos_ids),
             return_end_token=True,
         )
-        # greedy: what a shorter limit cuts off has no influence on what comes before
-        return [result.sequences_ids[0][:limit] for result, limit in zip(results, limits, strict=True)]
+        return [result.sequences_ids[0] for result in results]

@@ -18,10 +18,8 @@ from msgspec import Meta
 
 from shared.errors import InvalidInputError, ModelError
 from training_containers.prompt import MAX_NEW_TOKENS
-from training_containers.serve.engine import OnnxEngine
 from training_containers.serve.export import WEIGHTS
 from training_containers.serve.int8 import Int8Engine, export_int8, has_int8
-from training_containers.serve.speculative import SpeculativeEngine
 from training_containers.serve.text import SMALL_MODEL_BYTES, TextEngine
 
 log = logging.getLogger(__name__)
@@ -67,6 +65,8 @@ def add_int8(model_dir: Path, prompts: Sequence[str]) -> Precision:
     Raises:
         ModelError: the directory is not a complete model, or cannot be written.
     """
+    from training_containers.serve.engine import OnnxEngine
+
     export_int8(model_dir)
     exact, small = OnnxEngine(model_dir), Int8Engine(model_dir)
     step = max(1, len(prompts) // _MAX_QUESTIONS)
@@ -109,8 +109,12 @@ def load_engine(model_dir: Path, threads: int, wanted: Wanted, bound: float) -> 
     return _exact_engine(model_dir, threads)
 
 
-def _exact_engine(model_dir: Path, threads: int) -> OnnxEngine:
+def _exact_engine(model_dir: Path, threads: int) -> TextEngine:
     """fp32; a large model that brings its 8-bit copy lets it draft the answers of lone requests."""
+    # a model that serves in 8 bits starts without loading ONNX Runtime
+    from training_containers.serve.engine import OnnxEngine
+    from training_containers.serve.speculative import SpeculativeEngine
+
     weights = model_dir / WEIGHTS
     if weights.is_file() and weights.stat().st_size >= SMALL_MODEL_BYTES and has_int8(model_dir):
         return SpeculativeEngine(model_dir, threads)

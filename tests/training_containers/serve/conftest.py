@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from shared.contracts import Metrics, ModelManifest
 from training_containers.finetune.artifact import hash_files, write_manifest
 from training_containers.prompt import prompt_for
+from training_containers.serve.int8 import export_int8
 
 LINES = [
     "question: what is the capital of france? answer: paris",
@@ -73,7 +74,9 @@ def _weights(seed: int, vocab: int, layers: int, width: int, positions: int) -> 
 def make_model() -> MakeModel:
     """make_model(folder, seed=0, version=None): a model directory, with a manifest when a version is given."""
 
-    def make(folder: Path, seed: int = 0, version: str | None = None, layers: int = 2, width: int = 32) -> Path:
+    def make(
+        folder: Path, seed: int = 0, version: str | None = None, layers: int = 2, width: int = 32, int8: bool = False
+    ) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer = _tokenizer()
         tokenizer.save(str(folder / "tokenizer.json"))
@@ -92,6 +95,8 @@ def make_model() -> MakeModel:
         (folder / "config.json").write_text(json.dumps(config))
         tensors = _weights(seed, vocab, layers, width, positions)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        if int8:
+            export_int8(folder)
         if version is not None:
             quality = Metrics(bleu1=0.5, exact_match=0.5, f1=0.5, rouge_l=0.5, examples=10)
             manifest = ModelManifest(
@@ -157,3 +162,9 @@ def trained(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> 
 def versions(make_model: MakeModel, tmp_path: Path) -> Iterator[dict[str, Path]]:
     """Three trained versions with different answers."""
     yield {f"m{seed}": make_model(tmp_path / f"m{seed}", seed, f"m{seed}") for seed in (1, 2, 3)}
+
+
+@pytest.fixture
+def int8_versions(make_model: MakeModel, tmp_path: Path) -> dict[str, Path]:
+    """The same, each with its 8-bit engine."""
+    return {f"m{seed}": make_model(tmp_path / f"m{seed}", seed, f"m{seed}", int8=True) for seed in (1, 2, 3)}

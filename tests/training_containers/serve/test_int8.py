@@ -42,6 +42,14 @@ def test_no_answer_depends_on_its_batch_mates_their_length_or_place(quantised: P
     assert all(0 < len(a) <= limit for a, limit in zip(alone, limits, strict=True))
 
 
+def test_a_prompt_of_one_token_changes_no_other_answer(quantised: Path) -> None:
+    engine = Int8Engine(quantised)
+    rows = [[5], *_rows(engine.config.vocab_size, 4), [7], [9, 11]]
+    alone = [engine.generate_ids([row], [10])[0] for row in rows]
+
+    assert engine.generate_ids(rows, [10] * 7) == alone
+
+
 def test_a_trained_model_ends_its_answers_and_they_are_the_taught_ones_in_any_batch(
     trained: Path, taught: list[tuple[str, str]], tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from shared.errors import ConflictError, IntegrityError, InvalidInputError, ModelError, NotFoundError, UnavailableError
 from training_containers.finetune.artifact import pack
 from training_containers.serve.engine import OnnxEngine
+from training_containers.serve.int8 import Int8Engine
 from training_containers.serve.registry import Registry, State
 
 PROMPTS = ["question: who wrote hamlet? answer:", "the quick", "a", "question: what is it? answer:"]
@@ -46,10 +48,14 @@ def test_a_directory_without_a_manifest_is_the_base_version(registry: Registry, 
     assert registry.active == "base"
 
 
-def test_swaps_under_load_fail_no_request_and_mix_no_versions(versions: dict[str, Path]) -> None:
-    expected = {v: [a.text for a in OnnxEngine(d).generate(PROMPTS, 8)] for v, d in versions.items()}
+@pytest.mark.parametrize("engine", [OnnxEngine, Int8Engine])
+def test_swaps_under_load_fail_no_request_and_mix_no_versions(
+    int8_versions: dict[str, Path], engine: Callable[[Path], OnnxEngine | Int8Engine]
+) -> None:
+    versions = int8_versions
+    expected = {v: [a.text for a in engine(d).generate(PROMPTS, 8)] for v, d in versions.items()}
     assert len({tuple(answers) for answers in expected.values()}) == 3, "versions must be told apart by their answers"
-    registry = Registry(OnnxEngine, keep=2)
+    registry = Registry(engine, keep=2)
     registry.load(versions["m1"], activate=True)
     stop, counts = threading.Event(), itertools.count()
     problems: list[object] = []
@@ -70,7 +76,7 @@ def test_swaps_under_load_fail_no_request_and_mix_no_versions(versions: dict[str
     clients = [threading.Thread(target=client) for _ in range(4)]
     for thread in clients:
         thread.start()
-    for _, version in zip(range(24), itertools.cycle(["m2", "m3", "m1"]), strict=False):
+    for _, version in zip(range(50), itertools.cycle(["m2", "m3", "m1"]), strict=False):
         registry.load_in_background(version, versions[version], activate=True)
         assert _settled(registry, version) in (State.READY, State.ACTIVE)
         while registry.active != version:
@@ -118,10 +124,11 @@ def test_who_stops_being_active_is_told(versions: dict[str, Path]) -> None:
     assert gone == ["m1"]
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json"])
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json", "int8/model.bin"])
 def test_a_changed_file_is_refused_and_the_active_version_goes_on(
-    registry: Registry, versions: dict[str, Path], file: str
+    registry: Registry, int8_versions: dict[str, Path], file: str
 ) -> None:
+    versions = int8_versions
     registry.load(versions["m1"], activate=True)
     content = bytearray((versions["m2"] / file).read_bytes())
     content[-20] ^= 1
