@@ -88,7 +88,11 @@ class _Prometheus(BaseHTTPRequestHandler):
 def clouds() -> Iterator[dict[str, str]]:
     """A moto with the table and queues of a deployment, and a Prometheus; yields the functions' environment."""
     from moto.server import ThreadedMotoServer
+    from werkzeug.serving import WSGIRequestHandler
 
+    # AWS keeps connections open: a warm tick opens none, and its processor time must not count any
+    WSGIRequestHandler.protocol_version = "HTTP/1.1"
+    WSGIRequestHandler.disable_nagle_algorithm = True
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     prometheus = ThreadingHTTPServer(("127.0.0.1", 0), _Prometheus)

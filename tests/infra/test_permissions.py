@@ -5,6 +5,7 @@ What can be called is read out of the adapters' source: a call that somebody add
 
 import ast
 import fnmatch
+import functools
 import json
 import re
 
@@ -66,6 +67,7 @@ SENT = {
 }
 
 
+@functools.cache
 def operations(service):
     """Method name -> operation, as botocore knows the service."""
     names = botocore.session.get_session().get_service_model(service).operation_names
@@ -78,10 +80,9 @@ def called(sources):
     for path in sources:
         text = path.read_text()
         found |= {action for pattern, action in SENT.items() if re.search(pattern, text)}
-        words = {n.attr for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Attribute)}
-        words |= {
-            n.value for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Constant) and isinstance(n.value, str)
-        }
+        nodes = list(ast.walk(ast.parse(text)))
+        words = {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+        words |= {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
         for service in set(re.findall(r'\bclient\(\s*"([a-z0-9-]+)"', text)):
             prefix = service.removesuffix("-runtime")
             found |= {f"{prefix}:{operation}" for method, operation in operations(service).items() if method in words}
