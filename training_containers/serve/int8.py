@@ -21,6 +21,10 @@ INT8_FOLDER: Final = "int8"
 _WEIGHTS_INT8: Final = "model.bin"
 
 
+class NotConvertibleError(ModelError):
+    """A sound model that CTranslate2 cannot express, such as one whose vocabulary is padded; fp32 serves it."""
+
+
 def has_int8(model_dir: Path) -> bool:
     """Whether the model brings an 8-bit engine."""
     return (model_dir / INT8_FOLDER / _WEIGHTS_INT8).is_file()
@@ -30,6 +34,7 @@ def export_int8(model_dir: Path) -> Path:
     """Write the 8-bit model into a folder beside the weights it is made from; returns the folder.
 
     Raises:
+        NotConvertibleError: CTranslate2 cannot express the model.
         ModelError: the directory is not a complete GPT-2 model, or cannot be written.
     """
     from ctranslate2.converters import TransformersConverter  # imports transformers, which serving does without
@@ -39,7 +44,9 @@ def export_int8(model_dir: Path) -> Path:
         TransformersConverter(str(model_dir)).convert(str(scratch), quantization="int8", force=True)
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
-    except (OSError, ValueError, RuntimeError) as exc:
+    except ValueError as exc:
+        raise NotConvertibleError(f"{model_dir}: not to be had in 8 bits: {str(exc).splitlines()[0]}") from exc
+    except (OSError, RuntimeError) as exc:
         raise ModelError(f"{model_dir}: the 8-bit engine cannot be written: {str(exc).splitlines()[0]}") from exc
     return target
 

@@ -19,7 +19,7 @@ from msgspec import Meta
 from shared.errors import InvalidInputError, ModelError
 from training_containers.prompt import MAX_NEW_TOKENS
 from training_containers.serve.export import WEIGHTS
-from training_containers.serve.int8 import Int8Engine, export_int8, has_int8
+from training_containers.serve.int8 import Int8Engine, NotConvertibleError, export_int8, has_int8
 from training_containers.serve.text import SMALL_MODEL_BYTES, TextEngine
 
 log = logging.getLogger(__name__)
@@ -59,16 +59,23 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
     probes: tuple[Probe, ...] = ()
 
 
-def add_int8(model_dir: Path, prompts: Sequence[str]) -> Precision:
+def add_int8(model_dir: Path, prompts: Sequence[str]) -> Precision | None:
     """Write the 8-bit engine of a trained model and its agreement with fp32 on `prompts` (at most 256 of them).
+
+    None, with the reason logged, when the model is not to be had in 8 bits: fp32 serves it.
 
     Raises:
         ModelError: the directory is not a complete model, or cannot be written.
     """
     from training_containers.serve.engine import OnnxEngine
 
-    export_int8(model_dir)
-    exact, small = OnnxEngine(model_dir), Int8Engine(model_dir)
+    exact = OnnxEngine(model_dir)
+    try:
+        export_int8(model_dir)
+    except NotConvertibleError as exc:
+        log.warning("no 8-bit engine", extra={"action": "quantise", "reason": str(exc)})
+        return None
+    small = Int8Engine(model_dir)
     step = max(1, len(prompts) // _MAX_QUESTIONS)
     asked = sorted((p for p in prompts[::step] if _fits(exact, p)), key=len)
     same, probes = 0, list[Probe]()

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from shared.errors import ModelError
 from training_containers.serve.precision import (
@@ -109,12 +110,30 @@ def test_a_few_questions_prove_nothing(make_model: Callable[..., Path], tmp_path
 def test_questions_that_do_not_fit_are_left_out(make_model: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
 
-    assert add_int8(folder, [*_prompts(3), "word " * 500]).questions == 3
-    assert add_int8(folder, []).agreement == 0.0
+    some, none = add_int8(folder, [*_prompts(3), "word " * 500]), add_int8(folder, [])
+
+    assert some is not None and some.questions == 3
+    assert none is not None and none.agreement == 0.0
 
 
 def test_a_model_without_an_8_bit_engine_serves_fp32(model_dir: Path) -> None:
     assert load_engine(model_dir, 1, Wanted.AUTO, 0.98).precision == "fp32"
+
+
+def test_a_model_with_a_padded_vocabulary_is_trained_and_served_in_fp32(
+    make_model: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_model(tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    table = weights["transformer.wte.weight"]
+    weights["transformer.wte.weight"] = np.concatenate([table, np.zeros((7, table.shape[1]), np.float32)])
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = msgspec.json.decode((folder / "config.json").read_bytes())
+    (folder / "config.json").write_bytes(msgspec.json.encode(config | {"vocab_size": len(table) + 7}))
+
+    assert add_int8(folder, _prompts()) is None
+    assert "Vocabulary has size" in caplog.records[-1].reason  # type: ignore[attr-defined]
+    assert load_engine(folder, 1, Wanted.INT8, 0.0).generate(["the"], 3)[0].tokens
 
 
 def test_a_damaged_record_is_refused(model: Path) -> None:
