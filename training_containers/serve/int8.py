@@ -7,6 +7,7 @@ serving does not.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ def export_int8(model_dir: Path) -> Path:
     target, scratch = model_dir / INT8_FOLDER, model_dir / f".{INT8_FOLDER}.partial"
     try:
         TransformersConverter(str(model_dir)).convert(str(scratch), quantization="int8", force=True)
+        _name_special_tokens(scratch)
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
     except ValueError as exc:
@@ -49,6 +51,20 @@ def export_int8(model_dir: Path) -> Path:
     except (OSError, RuntimeError) as exc:
         raise ModelError(f"{model_dir}: the 8-bit engine cannot be written: {str(exc).splitlines()[0]}") from exc
     return target
+
+
+def _name_special_tokens(folder: Path) -> None:
+    """Give a converted model the special tokens its tokenizer lacks: CTranslate2 writes null, and refuses to load it.
+
+    Which token does not matter: every prompt consists of known tokens, and each call says what ends an answer.
+    """
+    path = folder / "config.json"
+    config, words = json.loads(path.read_text()), json.loads((folder / "vocabulary.json").read_text())
+    path.write_text(
+        json.dumps(
+            {name: words[0] if value is None and name.endswith("_token") else value for name, value in config.items()}
+        )
+    )
 
 
 class Int8Engine(TextEngine):

@@ -80,6 +80,9 @@ def make_model() -> MakeModel:
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer = _tokenizer()
         tokenizer.save(str(folder / "tokenizer.json"))
+        # as make-base writes it: no token for the unknown
+        special = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(special))
         vocab, positions = tokenizer.get_vocab_size(), 96
         config = {
             "model_type": "gpt2",
