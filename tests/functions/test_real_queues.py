@@ -1,6 +1,7 @@
-"""Ten thousand messages with duplicates, redeliveries, reordering and rubbish, over SQS (moto) and Azurite.
+"""Hundreds of messages with duplicates, redeliveries, reordering and rubbish, over SQS (moto) and Azurite.
 
-A failure prints the seed; OPPORTUNE_STORM_SEED=<seed> repeats that storm.
+OPPORTUNE_STORM_MESSAGES=10000 makes it thousands. A failure prints the seed; OPPORTUNE_STORM_SEED=<seed> repeats that
+storm.
 """
 
 import base64
@@ -25,12 +26,12 @@ from shared.contracts import FeedbackPair, encode
 from shared.errors import UnavailableError
 from shared.ports import CloudServices
 
-pytestmark = pytest.mark.xdist_group("clouds")
+pytestmark = [pytest.mark.xdist_group("clouds"), pytest.mark.slow, pytest.mark.timeout(1800)]
 
 CONTEXT = SimpleNamespace(
     function_name="f", memory_limit_in_mb=256, invoked_function_arn="arn:aws:lambda:x", aws_request_id="r"
 )
-SIZES = [400, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+SIZE = int(os.environ.get("OPPORTUNE_STORM_MESSAGES") or 400)
 #: of the messages, how many name different jobs, and how many are malformed
 JOBS, RUBBISH = 0.05, 0.1
 #: messages in a queue at once: the emulators look at all of them in every call
@@ -113,16 +114,15 @@ def check(memory, wanted, kept, malformed):
     assert not {body: reason for body, reason in kept.items() if malformed[body] not in reason}
 
 
-@pytest.mark.parametrize("size", SIZES)
 def test_over_sqs_every_valid_job_starts_once_and_every_malformed_message_is_kept(
-    moto, world, job, now, monkeypatch, rng, size
+    moto, world, job, now, monkeypatch, rng
 ):
     memory = real_world(world, "aws", world.settings, rng)
     monkeypatch.setattr(retrain, "deps", world.deps)
     monkeypatch.setattr(retrain, "time", SimpleNamespace(time=lambda: now))
     sqs = boto3.client("sqs")
     source, dead = (sqs.get_queue_url(QueueName=n)["QueueUrl"] for n in ("opportune-retrain", "opportune-retrain-dlq"))
-    wanted, messages, malformed = storm(job, "aws", size, rng)
+    wanted, messages, malformed = storm(job, "aws", SIZE, rng)
     sqs_drained(sqs, dead)
     redelivered, waiting, kept = 0, 0, {}
     for batches in itertools.count():
@@ -152,7 +152,7 @@ def test_over_sqs_every_valid_job_starts_once_and_every_malformed_message_is_kep
             kept |= sqs_drained(sqs, dead)
     kept |= sqs_drained(sqs, dead)
     check(memory, wanted, kept, malformed)
-    assert redelivered > DIES * size / 2
+    assert redelivered > DIES * SIZE / 2
 
 
 def sqs_drained(sqs, queue):
@@ -220,9 +220,8 @@ class HostQueue:
         return found
 
 
-@pytest.mark.parametrize("size", SIZES)
 def test_over_storage_queue_every_valid_job_starts_once_and_every_malformed_message_is_kept(
-    azurite, world, job, now, monkeypatch, rng, size
+    azurite, world, job, now, monkeypatch, rng
 ):
     settings = msgspec.structs.replace(azurite, cloud="azure")
     memory = real_world(world, "azure", settings, rng)
@@ -231,7 +230,7 @@ def test_over_storage_queue_every_valid_job_starts_once_and_every_malformed_mess
     source, poison = HostQueue(settings, "opportune-retrain"), HostQueue(settings, "opportune-retrain-poison")
     source.drain()
     poison.drain()
-    wanted, messages, malformed = storm(job, "azure", size, rng)
+    wanted, messages, malformed = storm(job, "azure", SIZE, rng)
     function = azure_queue.blueprint._function_builders[0]._function.get_user_function()
     redelivered, waiting = 0, 0
     while True:
@@ -255,4 +254,4 @@ def test_over_storage_queue_every_valid_job_starts_once_and_every_malformed_mess
                 waiting -= 1
     kept = {found["body"]: found["reason"] for found in map(json.loads, poison.drain())}
     check(memory, wanted, kept, malformed)
-    assert redelivered > DIES * size / 2
+    assert redelivered > DIES * SIZE / 2
