@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import statistics
 import sys
@@ -45,6 +46,7 @@ GOALS: Final = {
 WARM_TICKS: Final = 100
 #: as many slots as a tick looks back at
 EARLIER_SLOTS: Final = 60
+_SECONDS: Final[dict[str, str]] = {"OPPORTUNE_SLOT_SECONDS": "1"}
 HTTP_EVENT: Final = {
     "version": "2.0",
     "routeKey": "ANY /{proxy+}",
@@ -93,6 +95,7 @@ def clouds() -> Iterator[dict[str, str]]:
     # AWS keeps connections open: a warm tick opens none, and its processor time must not count any
     WSGIRequestHandler.protocol_version = "HTTP/1.1"
     WSGIRequestHandler.disable_nagle_algorithm = True
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     prometheus = ThreadingHTTPServer(("127.0.0.1", 0), _Prometheus)
@@ -161,18 +164,17 @@ def cold_ms(package: Path, handler: str, event: Any, env: Mapping[str, str], log
 def warm_ticks(package: Path, env: Mapping[str, str], log: Path) -> tuple[list[float], float]:
     """(processor time of each warm tick in milliseconds, ascending; peak megabytes).
 
-    The table holds what an hour of ticks leaves there, and every tick finds its slot undecided: one that is settled
-    already would be less work.
+    The table holds what an hour of ticks leaves there, and every tick has a slot of its own, as in life: one that is
+    settled already would be less work. Slots are a second long, or this would take hours.
     """
     table = sdk("dynamodb", env)
-    with LambdaRuntime(package, "functions.aws.schedule.handler", env, log) as function:
+    with LambdaRuntime(package, "functions.aws.schedule.handler", {**env, **_SECONDS}, log) as function:
 
         def tick() -> float:
+            time.sleep(1.02 - time.time() % 1.0)
             before = function.processor_ms()
-            decided = function.invoke({})["decision_id"]
-            taken = function.processor_ms() - before
-            table.delete_item(TableName="opportune", Key={"kind": {"S": "decision"}, "key": {"S": decided}})
-            return taken
+            function.invoke({})
+            return function.processor_ms() - before
 
         remember_an_hour(table, function.invoke({})["decision_id"])
         for _ in range(10):
@@ -185,7 +187,7 @@ def remember_an_hour(table: Any, decision_id: str) -> None:
     item = table.get_item(TableName="opportune", Key={"kind": {"S": "decision"}, "key": {"S": decision_id}})["Item"]
     last = decode(Decision, item["body"]["B"])
     for back in range(1, EARLIER_SLOTS + 1):
-        slot_s = last.slot_s - 60.0 * back
+        slot_s = last.slot_s - back
         earlier = f"decision-{job_id_for(last.service, slot_s)}"
         body = encode(msgspec.structs.replace(last, decision_id=earlier, slot_s=slot_s))
         table.put_item(TableName="opportune", Item={**item, "key": {"S": earlier}, "body": {"B": body}})

@@ -88,9 +88,9 @@ class Follower:
 
 
 def _continues(history: History, last: History) -> bool:
-    """Whether `history` is `last` and later steps, so that nothing that was pushed has changed."""
+    """Whether `history` is `last`, later steps or none, so that nothing that was pushed has changed."""
     past = slice(0, last.t + 1)
-    if history.t <= last.t or history.value_usd_per_quality_hour != last.value_usd_per_quality_hour:
+    if history.t < last.t or history.value_usd_per_quality_hour != last.value_usd_per_quality_hour:
         return False
     live_before = [r for r in history.retrains if r.live is not None and r.live <= last.t]
     if live_before != [r for r in last.retrains if r.live is not None and r.live <= last.t]:
