@@ -104,6 +104,7 @@ def training_job(cfg: Settings, decision: Decision, cloud: Cloud, parent_version
             "learning_rate": str(cfg.learning_rate),
             "batch_size": str(cfg.batch_size),
             "max_seconds": str(deadline_s),
+            "price_usd_per_hour": str(cfg.price_usd_per_hour(cloud)),
             "data_start_s": str(data_start_s),
             "data_end_s": str(decision.slot_s),
             **({"pushgateway_url": cfg.pushgateway_url} if cfg.pushgateway_url else {}),
