@@ -60,7 +60,7 @@ def test_the_shipped_file_chooses_as_torch_does_on_ten_thousand_observations() -
     assert observed.shape == (10_000, len(FEATURES))
     with torch.no_grad():
         expected = decided(torch_network()(torch.as_tensor(observed))).numpy()
-    got = NetworkPolicy(SHIPPED["ppo"], "ppo").probabilities_of(observed)
+    got = NetworkPolicy(SHIPPED["ppo"], "ppo").probabilities_of(observed.astype(np.float64))
     np.testing.assert_allclose(got, expected, atol=2e-5)
     np.testing.assert_array_equal(got.argmax(axis=1), expected.argmax(axis=1))
     assert len(set(got.argmax(axis=1))) == 3
