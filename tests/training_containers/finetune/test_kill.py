@@ -81,7 +81,8 @@ def loadable(folder: Path) -> bool:
 
 
 def same(folder: Path, reference: Path) -> bool:
-    names = [p.name for p in reference.iterdir() if p.name not in (artifact.MANIFEST, "metrics.json")]
+    files = [p.relative_to(reference) for p in reference.rglob("*") if p.is_file()]
+    names = [p for p in files if p.name not in (artifact.MANIFEST, "metrics.json")]
     return all(artifact.sha256_of(folder / n) == artifact.sha256_of(reference / n) for n in names)
 
 

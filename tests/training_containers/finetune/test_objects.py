@@ -19,8 +19,9 @@ pytestmark = pytest.mark.xdist_group("clouds")
 
 
 def upload(store: ObjectStore, folder: Path, prefix: str) -> None:
-    for path in folder.iterdir():
-        store.put(f"{prefix}/{path.name}", path.read_bytes())
+    for path in folder.rglob("*"):
+        if path.is_file():
+            store.put(f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes())
     store.put(f"{prefix}/pytorch_model.bin", b"a pickle, never to be fetched")
 
 
