@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def test_the_run_is_found_in_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     experiment = client.get_experiment_by_name("qa")
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
     assert run.info.run_name == "qa-1"
     assert run.data.params["epochs"] == "7"
     assert run.data.metrics == {
@@ -55,11 +57,13 @@ def test_the_run_is_found_in_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_no_server_means_no_wait_and_a_silent_one_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     track(MANIFEST, HYPER, {})
     assert not caplog.records
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     track(MANIFEST, HYPER, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
     assert "MLflow did not take the run" in caplog.text
+    assert "MLFLOW_TRACKING_URI" not in os.environ
     monkeypatch.setitem(sys.modules, "mlflow", None)
     track(MANIFEST, HYPER, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
     assert "mlflow is not installed here" in caplog.text
