@@ -72,20 +72,21 @@ def delivered(queue):
 
 
 def test_ten_slots_with_two_schedulers_start_one_job_per_decision(both, now, artifact):
-    service, first = both.settings.service, None
+    service, led = both.settings.service, None
     base = both.deps().metrics().window(now, now, 60.0)
     for slot in range(SLOTS):
         at = now + 60.0 * slot
         both.metrics = shifted(base, at - now)
         for cloud in ("aws", "azure"):
-            both.label(cloud, 1000 * slot + 100, 5, received_s=at - 30.0)
+            first = 1000 * slot + 100
+            both.label(cloud, first, 5, received_s=at - 30.0 - first)  # `label` counts seconds on from there
         # The standby last saw itself in charge, and would rather train where it is: there it costs a tenth.
         if (table := both.state("azure").routes(service)) is not None:
             claimed = msgspec.structs.replace(table, scheduler="azure")
             both.clouds["azure"].documents.put("routes", service, encode(claimed))
         cheap = {"price_usd_per_hour_azure": 0.05} if slot % 2 else {"price_usd_per_hour_aws": 0.05}
         if slot == 0:
-            first = tick(both.deps("aws"), at)  # publishes the first routes
+            led = tick(both.deps("aws"), at)  # publishes the first routes
         at_once(
             functools.partial(tick, both.deps("aws"), at + 1.0),
             functools.partial(tick, both.deps("azure", **cheap), at + 1.0),
@@ -97,8 +98,9 @@ def test_ten_slots_with_two_schedulers_start_one_job_per_decision(both, now, art
         for cloud in ("aws", "azure"):
             for job, _, _ in both.training(cloud).started:
                 if both.training(cloud).status(job.job_id).state == "running":
-                    both.training(cloud).finish(job.job_id, artifact=artifact(job.job_id, service=service))
-    assert first is not None
+                    made = artifact(job.job_id, service=service, parent_version=job.parent_version)
+                    both.training(cloud).finish(job.job_id, artifact=made)
+    assert led is not None
     ours = f"decision-{service}-"
     settled = {
         cloud: {d.decision_id: d for d in both.state(cloud).decisions(ours) if d.service == service}
