@@ -86,8 +86,10 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
     blob, queue, table = (free_port() for _ in range(3))
     console = Console(stderr=True, force_terminal=False)
-    with Supervisor(tmp_path_factory.mktemp("azurite"), console=console, grace_s=1.0) as supervisor:
-        supervisor.start(Service("azurite", azurite_command(tool("azurite"), blob, queue, table), tcp_ok(table)))
+    folder = tmp_path_factory.mktemp("azurite")
+    with Supervisor(folder, console=console, grace_s=1.0) as supervisor:
+        command = azurite_command(tool("azurite"), blob, queue, table, folder / "data")
+        supervisor.start(Service("azurite", command, tcp_ok(table)))
         connection = connection_string(blob, queue, table)
         TableServiceClient.from_connection_string(connection).create_table("opportune")
         BlobServiceClient.from_connection_string(connection).create_container("opportune")

@@ -23,12 +23,19 @@ _KEY: Final = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1
 CONNECTION_VARIABLE: Final = "OPPORTUNE_AZURE_STORAGE_CONNECTION"
 
 
-def azurite_command(binary: Path, blob_port: int, queue_port: int, table_port: int) -> list[str]:
-    """How to start Azurite with everything in memory."""
+def azurite_command(
+    binary: Path, blob_port: int, queue_port: int, table_port: int, folder: Path | None = None
+) -> list[str]:
+    """How to start Azurite: with everything in memory, or in files below `folder` for thousands of messages.
+
+    In memory every message is an extent of its own. Once a minute Azurite removes those of the deleted messages one by
+    one, each time sorting the index of the rest, and answers nobody meanwhile: measured 2 s for 1,000 of them, 32 s for
+    4,000. In files, messages share a few extents.
+    """
     return [
         str(binary),
         "--silent",
-        "--inMemoryPersistence",
+        *(["--inMemoryPersistence"] if folder is None else ["--location", str(folder)]),
         "--skipApiVersionCheck",  # today's SDK speaks a newer version than Azurite knows
         "--disableTelemetry",
         *("--blobPort", str(blob_port)),
