@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import statistics
 import sys
@@ -89,15 +88,12 @@ class _Prometheus(BaseHTTPRequestHandler):
 @contextmanager
 def clouds() -> Iterator[dict[str, str]]:
     """A moto with the table and queues of a deployment, and a Prometheus; yields the functions' environment."""
-    from moto.server import ThreadedMotoServer
-    from werkzeug.serving import WSGIRequestHandler
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from waitress import create_server
 
-    # AWS keeps connections open: a warm tick opens none, and its processor time must not count any
-    WSGIRequestHandler.protocol_version = "HTTP/1.1"
-    WSGIRequestHandler.disable_nagle_algorithm = True
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+    # AWS keeps connections open; moto's own server closes each one after its answer
+    server = create_server(DomainDispatcherApplication(create_backend_app), host="127.0.0.1", port=0, threads=8)
+    threading.Thread(target=server.run, daemon=True).start()
     prometheus = ThreadingHTTPServer(("127.0.0.1", 0), _Prometheus)
     threading.Thread(target=prometheus.serve_forever, daemon=True).start()
     env = {
@@ -105,7 +101,7 @@ def clouds() -> Iterator[dict[str, str]]:
         "AWS_SECRET_ACCESS_KEY": "x",
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.get_host_and_port()[1]}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.effective_port}",
         "OPPORTUNE_PROMETHEUS_URL": f"http://127.0.0.1:{prometheus.server_address[1]}",
         "OPPORTUNE_MODE": "watch",
         "OPENBLAS_NUM_THREADS": "1",
@@ -117,7 +113,7 @@ def clouds() -> Iterator[dict[str, str]]:
         yield env
     finally:
         prometheus.shutdown()
-        server.stop()
+        server.close()
 
 
 def sdk(service: str, env: Mapping[str, str]) -> Any:

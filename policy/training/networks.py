@@ -45,6 +45,7 @@ class Scaler(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
         self.register_buffer("logs", torch.tensor(logs or (False,) * width))
+        self.any_logs = any(logs)
 
     def fit(self, observed: Floats) -> None:
         """Take mean and sd from observations (N, width)."""
@@ -54,7 +55,8 @@ class Scaler(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, width) -> (N, width)."""
-        x = torch.where(self.logs, torch.log(torch.clamp(x, min=TINY)), x)
+        if self.any_logs:
+            x = torch.where(self.logs, torch.log(torch.clamp(x, min=TINY)), x)
         return torch.clamp((x - self.mean) * self.scale, -CLIP, CLIP)
 
 
@@ -74,7 +76,7 @@ class PaperExtractor(BaseFeaturesExtractor):
 class MultiStream(nn.Module):
     """GRU over performance, convolution over resources, dense layers over deployment, fused. (N, WIDTH) -> (N, out)."""
 
-    def __init__(self, recurrent: int = 16, filters: int = 4, dense: int = 96, out: int = 96) -> None:
+    def __init__(self, recurrent: int = 8, filters: int = 4, dense: int = 96, out: int = 96) -> None:
         super().__init__()
         self.scaler = Scaler(WIDTH)
         self.gru = nn.GRU(PERFORMANCE, recurrent, batch_first=True)

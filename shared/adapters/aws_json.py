@@ -11,6 +11,7 @@ import os
 import random
 import time
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 import urllib3
@@ -75,12 +76,14 @@ class JsonService:
         url = _address(self._service, region)
         headers = {"Content-Type": self._content_type, "X-Amz-Target": f"{self._target}.{operation}"}
         proven = signed("POST", url, body, headers, service=self._service, region=region)
-        return _connections().request("POST", url, body=body, headers=proven, timeout=_TIMEOUT)
+        target = urlsplit(url).path
+        return _connections(url).urlopen("POST", target, body=body, headers=proven, retries=False, timeout=_TIMEOUT)
 
 
 @functools.cache
-def _connections() -> urllib3.PoolManager:
-    return pool()
+def _connections(url: str) -> urllib3.HTTPConnectionPool:
+    """The connections to one service; finding them again for each request would cost a seventh of it."""
+    return pool().connection_from_url(url)
 
 
 def _address(service: str, region: str) -> str:

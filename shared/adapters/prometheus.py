@@ -42,7 +42,12 @@ class PrometheusMetrics:
         signature: Any = _Signature() if auth == "sigv4" else None
         retry = Retry(total=1, backoff_factor=0.2, status_forcelist=(502, 503, 504), raise_on_status=False)
         self._client = PrometheusConnect(
-            self._url, headers=headers, auth=signature, retry=retry, timeout=math.ceil(timeout_s)
+            self._url,
+            headers=headers,
+            auth=signature,
+            retry=retry,
+            session=_session(self._url),
+            timeout=math.ceil(timeout_s),
         )
 
     def window(self, start_s: float, end_s: float, step_s: float) -> MetricWindow:
@@ -52,18 +57,17 @@ class PrometheusMetrics:
             MetricsUnavailableError: Prometheus refused, timed out, or answered with something else than samples.
         """
         asked = together({name: query(name, self._service, step_s) for name in METRICS})
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in METRICS}
+        found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in METRICS}
         # in as many parts as Prometheus allows points; counted back from the end, so that the last is the present
         first = int((end_s - start_s) / step_s)
         while first >= 0:
             last = max(0, first - _MOST_POINTS + 1)
-            for name, points in self._points(asked, end_s - first * step_s, end_s - last * step_s, step_s):
+            for name, times, values in self._points(asked, end_s - first * step_s, end_s - last * step_s, step_s):
                 if name in found:
-                    found[name] += points
+                    found[name][0].extend(times)
+                    found[name][1].extend(values)
             first = last - 1
-        series = {
-            name: Series(*zip(*points, strict=True)) if points else Series((), ()) for name, points in found.items()
-        }
+        series = {name: Series(tuple(times), tuple(values)) for name, (times, values) in found.items()}
         return MetricWindow(service=self._service, start_s=start_s, end_s=end_s, step_s=step_s, series=series)
 
     def served(self, now_s: float, step_s: float) -> dict[Cloud, Served]:
@@ -87,16 +91,13 @@ class PrometheusMetrics:
 
     def _points(
         self, promql: str, start_s: float, end_s: float, step_s: float
-    ) -> list[tuple[str, list[tuple[float, float]]]]:
+    ) -> list[tuple[str, list[float], list[float]]]:
+        """Each metric's times and values, those left out that are no number."""
         # the client rounds to whole seconds; round outwards, so that nothing is lost when slots are short
         start, end = (dt.datetime.fromtimestamp(at, dt.UTC) for at in (math.floor(start_s), math.ceil(end_s)))
         with self._translated():
             result: Any = self._client.custom_query_range(promql, start, end, step=f"{step_s:g}")
-            told = [
-                (str(entry["metric"][METRIC]), [(float(at), float(value)) for at, value in entry["values"]])
-                for entry in result
-            ]
-        return [(name, [(at, value) for at, value in points if math.isfinite(value)]) for name, points in told]
+            return [(str(entry["metric"][METRIC]), *_finite(entry["values"])) for entry in result]
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -126,6 +127,24 @@ class _Signature(requests.auth.AuthBase):
         region = found.group(1) if found else ""
         request.headers.update(signed(request.method, request.url, b"", {}, service="aps", region=region))
         return request
+
+
+def _session(url: str) -> requests.Session:
+    """A session that asks the environment for proxies and certificates once; by itself it does before each request."""
+    session = requests.Session()
+    found = session.merge_environment_settings(url, {}, None, None, None)
+    session.proxies, session.verify = found["proxies"], found["verify"]
+    session.trust_env = False
+    return session
+
+
+def _finite(samples: list[tuple[float, str]]) -> tuple[list[float], list[float]]:
+    """Times and values of Prometheus' samples, without those that are no number."""
+    times, values = [float(at) for at, _ in samples], [float(value) for _, value in samples]
+    if all(map(math.isfinite, values)):
+        return times, values
+    known = [(at, value) for at, value in zip(times, values, strict=True) if math.isfinite(value)]
+    return [at for at, _ in known], [value for _, value in known]
 
 
 def _short(exc: Exception) -> str:
