@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -67,24 +68,26 @@ def _former(history: History, served: int, step: int) -> Floats:
 
 
 class Follower:
-    """`build_many`, but histories that continue the last ones cost only their new steps."""
+    """`build_many`, but histories that continue the last ones cost only their new steps. Threads may share it."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._tracker: Tracker | None = None
         self._last: tuple[History, ...] = ()
 
     def follow(self, *histories: History) -> Floats:
         """The multi-stream observation of each history's present step, (N, WIDTH); conditions as for `build_many`."""
-        last, tracker = self._last, self._tracker
-        known = len(last) == len(histories) and all(map(_continues, histories, last))
-        if tracker is None or not known:
-            tracker = Tracker(len(histories))
-            start(tracker, histories)
-            advance(tracker, histories, 0)
-        else:
-            advance(tracker, histories, last[0].t + 1)
-        self._last, self._tracker = histories, tracker
-        return tracker.observation()
+        with self._lock:
+            last, tracker = self._last, self._tracker
+            known = len(last) == len(histories) and all(map(_continues, histories, last))
+            if tracker is None or not known:
+                tracker = Tracker(len(histories))
+                start(tracker, histories)
+                advance(tracker, histories, 0)
+            else:
+                advance(tracker, histories, last[0].t + 1)
+            self._last, self._tracker = histories, tracker
+            return tracker.observation()
 
 
 def _continues(history: History, last: History) -> bool:

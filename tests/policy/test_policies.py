@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,15 @@ def test_following_a_history_is_the_same_as_replaying_it() -> None:
         retrains = () if t < 65 else (Retrain(65, 0, 105 if t >= 105 else None, 0.2),)
         seen = history(quality[: t + 1], retrains=retrains)
         np.testing.assert_allclose(follower.follow(seen)[0], build(seen), rtol=1e-9, atol=1e-12)
+
+
+def test_threads_may_share_a_follower() -> None:
+    follower = Follower()
+    lives = [[history(noisy(level, 120)[: t + 1]) for t in range(0, 120, 3)] for level in (0.9, 0.6)]
+    expected = [[build(h) for h in life] for life in lives]
+    with ThreadPoolExecutor(2) as pool:
+        followed = list(pool.map(lambda life: [follower.follow(h)[0] for h in life], lives))
+    np.testing.assert_array_equal(followed, expected)
 
 
 def test_gaps_are_not_zeros() -> None:
