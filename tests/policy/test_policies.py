@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -154,11 +155,17 @@ def test_following_a_history_is_the_same_as_replaying_it() -> None:
 
 
 def test_threads_may_share_a_follower() -> None:
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # threads take turns within a step, not once in many
+    quality = noisy(0.9, 120)
+    life = [history(quality[: t + 1]) for t in range(0, 120, 3)]
+    expected = [[build(h) for h in life]] * 2
     follower = Follower()
-    lives = [[history(noisy(level, 120)[: t + 1]) for t in range(0, 120, 3)] for level in (0.9, 0.6)]
-    expected = [[build(h) for h in life] for life in lives]
-    with ThreadPoolExecutor(2) as pool:
-        followed = list(pool.map(lambda life: [follower.follow(h)[0] for h in life], lives))
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            followed = list(pool.map(lambda told: [follower.follow(h)[0] for h in told], [life, life]))
+    finally:
+        sys.setswitchinterval(usual)
     np.testing.assert_array_equal(followed, expected)
 
 
