@@ -109,12 +109,20 @@ def interpolate(series: Series, grid_s: Floats, max_gap_s: float) -> Floats:
 
     After the last sample its value holds for half a gap at most; before the first there is nothing.
     """
+    times, values = _present(series)
+    return _filled(times, values, grid_s, max_gap_s) if len(times) else np.full(len(grid_s), np.nan)
+
+
+def _present(series: Series) -> tuple[Floats, Floats]:
+    """Times and values of the samples that are numbers."""
     times = np.asarray(series.timestamps_s, dtype=np.float64)
     values = np.asarray(series.values, dtype=np.float64)
     present = np.isfinite(values)
-    times, values = times[present], values[present]
-    if not len(times):
-        return np.full(len(grid_s), np.nan)
+    return times[present], values[present]
+
+
+def _filled(times: Floats, values: Floats, grid_s: Floats, max_gap_s: float) -> Floats:
+    """As `interpolate`, of at least one sample."""
     after = np.searchsorted(times, grid_s, side="left")
     right = np.minimum(after, len(times) - 1)
     left = np.maximum(np.where(times[right] == grid_s, right, after - 1), 0)
@@ -151,19 +159,19 @@ def history_of(window: MetricWindow, jobs: Sequence[JobRecord], settings: Settin
     grid_s = window.end_s - step_s * np.arange(steps - 1, -1, -1, dtype=np.float64)
     columns: dict[str, Floats] = {}
     for name in REQUIRED:
-        series = window.series.get(name, Series((), ()))
-        known = [t for t, v in zip(series.timestamps_s, series.values, strict=True) if math.isfinite(v)]
-        if not known:
+        times, values = _present(window.series.get(name, Series((), ())))
+        if not len(times):
             raise NoSamplesError(f"{name} of service {window.service}")
-        if now_s - known[-1] > max_age_s:
+        age_s = now_s - times[-1]
+        if age_s > max_age_s:
             raise MetricsError(
-                f"{name} is stale: its last sample is {now_s - known[-1]:.0f} s old, the limit is {max_age_s:.0f} s; "
+                f"{name} is stale: its last sample is {age_s:.0f} s old, the limit is {max_age_s:.0f} s; "
                 "is the serving container scraped?"
             )
-        columns[name] = interpolate(series, grid_s, max(MAX_GAP_SLOTS * step_s, max_age_s))
+        columns[name] = _filled(times, values, grid_s, max(MAX_GAP_SLOTS * step_s, max_age_s))
         # a sample younger than the limit speaks for the present, also where the grid lies a little after it
         if not math.isfinite(columns[name][-1]):
-            columns[name][-1] = next(v for v in reversed(series.values) if math.isfinite(v))
+            columns[name][-1] = values[-1]
     first = max(int(np.argmax(np.isfinite(column))) for column in columns.values())
     if steps - first < SMOOTHING_STEPS:
         raise MetricsError(f"only {steps - first} slots of metrics so far, {SMOOTHING_STEPS} are needed; wait")

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from functions.aws.runtime import logger, traced
-from functions.bootstrap import deps
+from functions.bootstrap import deps, settle
 from functions.usecases.tick import tick
 
 
@@ -19,6 +19,7 @@ from functions.usecases.tick import tick
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """One slot; returns what was decided."""
     decision = tick(deps("aws"), time.time())
+    settle()
     if decision is None:
         return {"action": "standby"}
     return {"action": decision.action.name.lower(), "decision_id": decision.decision_id, "job_id": decision.job_id}

@@ -6,7 +6,7 @@ import time
 
 import azure.functions as func
 
-from functions.bootstrap import deps
+from functions.bootstrap import deps, settle
 from functions.usecases.tick import tick
 
 blueprint = func.Blueprint()
@@ -17,3 +17,4 @@ blueprint = func.Blueprint()
 def schedule(timer: func.TimerRequest) -> None:
     """One slot."""
     tick(deps("azure"), time.time())
+    settle()

@@ -1,3 +1,5 @@
+import gc
+
 import msgspec
 import pytest
 
@@ -65,3 +67,19 @@ def test_the_policy_is_the_configured_one(monkeypatch):
 def test_the_web_app_builds_without_any_network():
     client = bootstrap.web_app("aws").test_client()
     assert client.get("/healthz").json["status"] == "ok"
+
+
+def test_after_the_first_tick_the_collector_leaves_alone_what_is_loaded():
+    bootstrap.settle.cache_clear()
+    before = gc.get_freeze_count()
+    try:
+        bootstrap.settle()
+        assert gc.get_freeze_count() > before
+        first = gc.get_freeze_count()
+        kept = [[] for _ in range(100)]
+        bootstrap.settle()
+        assert gc.get_freeze_count() <= first, "later garbage is collected as ever"
+        assert len(kept) == 100
+    finally:
+        gc.unfreeze()
+        bootstrap.settle.cache_clear()

@@ -282,3 +282,16 @@ def test_auth_none_sends_no_token() -> None:
         server.shutdown()
     seen: dict[str, str] = server.RequestHandlerClass.seen  # type: ignore[attr-defined]
     assert "Authorization" not in seen
+
+
+def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(type("Proxy", (Answer,), {"body": '{"data": {"result": []}}'}))
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_address[1]}")
+    try:
+        PrometheusMetrics("http://prometheus.example:9090", "qa").window(0, 60, 60)
+    finally:
+        server.shutdown()
+    seen: dict[str, str] = server.RequestHandlerClass.seen  # type: ignore[attr-defined]
+    assert seen["Host"] == "prometheus.example:9090"
