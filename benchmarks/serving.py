@@ -15,12 +15,14 @@ All servers run the same model on the same cores; rounds alternate between them,
 | floor_ratio | requests_per_s over what this machine's memory and matrix units allow at best (printed to stderr) |
 
 `opportune` fp32 is ONNX Runtime (a lone request drafted in 8 bits), int8 is CTranslate2. int8 runs without its gate
-here: random weights say nothing about a trained model's agreement.
+here: random weights say nothing about a trained model's agreement. `ctranslate2` is that library by itself, one call
+for each request.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import signal
@@ -32,6 +34,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.serving_ctranslate2 import GenerateIds, convert, generator_of
 from benchmarks.serving_floors import measure_floors
 from benchmarks.serving_load import Round, Server, measure
 from benchmarks.serving_models import SHAPES, make_model, make_questions
@@ -43,7 +46,6 @@ from training_containers.serve.int8 import Int8Engine
 from training_containers.serve.precision import Wanted, add_int8, load_engine
 
 _BATCH = 16
-GenerateIds = Callable[[Sequence[Sequence[int]], Sequence[int]], list[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def prepare(scratch: Path, options: argparse.Namespace) -> Path:
     else:
         make_model(folder, options.shape, options.seed)
     export_onnx(folder)
+    convert(folder)
     add_int8(folder, [prompt_for(q) for q in make_questions(32, options.seed + 1)])
     return folder
 
@@ -175,7 +178,7 @@ def compare(model: Path, options: argparse.Namespace) -> list[Row]:
 
 
 def find_candidates(model: Path, threads: int) -> list[Candidate]:
-    """The reference, and ours in both precisions."""
+    """The reference, ours in both precisions, and CTranslate2 as its documentation uses it."""
     flags = ["--threads", str(threads), "--model", str(model)]
     own = ["training_containers", "serve", "--host", "127.0.0.1", "--engine-threads", str(threads)]
     exact = [*own, "--model", str(model), "--precision", "fp32"]
@@ -185,7 +188,11 @@ def find_candidates(model: Path, threads: int) -> list[Candidate]:
         Candidate("opportune", "fp32", exact, lambda: load_engine(model, threads, Wanted.FP32, 1).generate_ids),
         Candidate("opportune", "int8", small, lambda: Int8Engine(model, threads).generate_ids),
     ]
-    note("vllm is left out: its wheel for this Python needs CUDA; the CPU build is compiled from source")
+    for precision in ("fp32", "int8"):
+        command = ["benchmarks.serving_ctranslate2", *flags, "--precision", precision]
+        plain = functools.partial(generator_of, model, precision, threads)
+        found.append(Candidate("ctranslate2", precision, command, plain))
+    note("vllm is left out: its wheel holds CUDA code only; its CPU build is not on the package index")
     return found
 
 

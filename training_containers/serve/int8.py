@@ -43,7 +43,7 @@ def export_int8(model_dir: Path) -> Path:
     target, scratch = model_dir / INT8_FOLDER, model_dir / f".{INT8_FOLDER}.partial"
     try:
         TransformersConverter(str(model_dir)).convert(str(scratch), quantization="int8", force=True)
-        _name_special_tokens(scratch)
+        name_special_tokens(scratch)
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
     except ValueError as exc:
@@ -53,7 +53,7 @@ def export_int8(model_dir: Path) -> Path:
     return target
 
 
-def _name_special_tokens(folder: Path) -> None:
+def name_special_tokens(folder: Path) -> None:
     """Give a converted model the special tokens its tokenizer lacks: CTranslate2 writes null, and refuses to load it.
 
     Which token does not matter: every prompt consists of known tokens, and each call says what ends an answer.
