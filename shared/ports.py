@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from shared.contracts import Cloud, MetricWindow, TrainingJob
+from shared.queries import METRICS
 
 
 class Clock(Protocol):
@@ -24,8 +25,8 @@ class Served(NamedTuple):
 class MetricsSource(Protocol):
     """Live metrics of a service."""
 
-    def window(self, start_s: float, end_s: float, step_s: float) -> MetricWindow:
-        """Raises MetricsError when the metrics cannot be had; a metric without samples has an empty series."""
+    def window(self, start_s: float, end_s: float, step_s: float, names: Collection[str] = METRICS) -> MetricWindow:
+        """The metrics of these names; one without samples has an empty series. Raises MetricsError."""
         ...
 
     def served(self, now_s: float, step_s: float) -> dict[Cloud, Served]:

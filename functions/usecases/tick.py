@@ -11,7 +11,7 @@ from functions.usecases.ledger import Ledger, close_old_pages, open_ledger
 from functions.usecases.recall import recalling
 from functions.usecases.routes import publish_routes
 from policy.decide import DecisionContext, decide
-from policy.state import window_of
+from policy.state import REQUIRED, window_of
 from shared.contracts import (
     CLOUDS,
     IN_FLIGHT,
@@ -151,7 +151,7 @@ def _observed(deps: Deps, now_s: float) -> tuple[MetricWindow | MetricsError, di
     """What the policy looks at, and what routers start from; metrics that fail are not asked twice."""
     cfg = deps.settings
     try:
-        window = deps.metrics().window(*window_of(cfg, now_s), cfg.slot_seconds)
+        window = deps.metrics().window(*window_of(cfg, now_s), cfg.slot_seconds, REQUIRED)
     except MetricsError as exc:
         return exc, {}
     try:

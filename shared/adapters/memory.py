@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from shared.contracts import Cloud, MetricWindow, TrainingJob, encode
 from shared.errors import ConflictError, MetricsError, NotFoundError
 from shared.ports import CloudServices, DeadLetter, Document, DocumentKey, Served, TrainingStatus
+from shared.queries import METRICS
 
 
 class MemoryDocuments:
@@ -182,7 +183,7 @@ class MemoryMetrics:
     answer: MetricWindow | MetricsError
     by_cloud: dict[Cloud, Served] = field(default_factory=dict)
 
-    def window(self, start_s: float, end_s: float, step_s: float) -> MetricWindow:
+    def window(self, start_s: float, end_s: float, step_s: float, names: Collection[str] = METRICS) -> MetricWindow:
         """The prepared answer."""
         if isinstance(self.answer, MetricsError):
             raise self.answer

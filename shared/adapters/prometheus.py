@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -50,14 +50,14 @@ class PrometheusMetrics:
             timeout=math.ceil(timeout_s),
         )
 
-    def window(self, start_s: float, end_s: float, step_s: float) -> MetricWindow:
-        """Every metric over [start_s, end_s], one point per step; a metric without samples has an empty series.
+    def window(self, start_s: float, end_s: float, step_s: float, names: Collection[str] = METRICS) -> MetricWindow:
+        """The metrics over [start_s, end_s], one point per step; a metric without samples has an empty series.
 
         Raises:
             MetricsUnavailableError: Prometheus refused, timed out, or answered with something else than samples.
         """
-        asked = together({name: query(name, self._service, step_s) for name in METRICS})
-        found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in METRICS}
+        asked = together({name: query(name, self._service, step_s) for name in names})
+        found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names}
         # in as many parts as Prometheus allows points; counted back from the end, so that the last is the present
         first = int((end_s - start_s) / step_s)
         while first >= 0:
