@@ -1,6 +1,6 @@
-"""Real storage for whoever asks: moto as a server in this process, Azurite as a process of its own.
+"""Samples of the contracts, a small web server, and real storage: moto in this process, Azurite in one of its own.
 
-Imported inside the fixtures, so that tests which need neither wait for neither.
+Imported inside the fixtures, so that tests which need none of it wait for none of it.
 """
 
 # ruff: noqa: TID251 - the fixtures build what the SDKs then find
@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from shared.contracts import Decision, ModelManifest, TrainingJob
     from shared.settings import Settings
 
 
@@ -23,6 +24,106 @@ def pytest_configure() -> None:
     """A job in the background of a script ignores Ctrl-C and so would every program that the tests interrupt."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def a_job() -> Callable[..., TrainingJob]:
+    """A function: fields that matter to the test -> a valid job."""
+    from shared.contracts import TrainingJob
+
+    def make(**changes: Any) -> TrainingJob:
+        plain: dict[str, Any] = {
+            "job_id": "qa-1",
+            "service": "qa",
+            "slot_s": 0.0,
+            "cloud": "aws",
+            "trace_id": "0" * 32,
+            "decision_id": "d",
+            "parent_version": "base",
+            "data_start_s": 0.0,
+            "data_end_s": 1.0,
+            "hyperparameters": {},
+            "cost_ceiling_usd": 1.0,
+            "deadline_s": 60.0,
+        }
+        return TrainingJob(**plain | changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def a_manifest() -> Callable[..., ModelManifest]:
+    """A function: fields that matter to the test -> a valid manifest, of a model without files."""
+    from shared.contracts import Metrics, ModelManifest
+
+    def make(**changes: Any) -> ModelManifest:
+        plain: dict[str, Any] = {
+            "service": "qa",
+            "model_version": "m1",
+            "parent_version": "base",
+            "job_id": "qa-1",
+            "trace_id": "0" * 32,
+            "created_s": 0.0,
+            "base_model": "tiny",
+            "data_start_s": 0.0,
+            "data_end_s": 1.0,
+            "data_sha256": "0" * 64,
+            "train_examples": 1,
+            "eval_sha256": "0" * 64,
+            "candidate": Metrics(bleu1=0.5, exact_match=0.5, f1=0.5, rouge_l=0.5, examples=10),
+            "serving": None,
+            "duration_s": 1.0,
+            "files": {},
+        }
+        return ModelManifest(**plain | changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def a_decision() -> Callable[..., Decision]:
+    """A function: fields that matter to the test -> a valid decision, to hold; `wanted` is the action unless told."""
+    from shared.contracts import Action, Decision
+
+    def make(action: Action = Action.HOLD, **changes: Any) -> Decision:
+        plain: dict[str, Any] = {
+            "decision_id": "decision-qa-1",
+            "service": "qa",
+            "slot_s": 1.0,
+            "decided_by": "aws",
+            "mode": "act",
+            "action": action,
+            "wanted": action,
+            "probabilities": (1.0, 0.0, 0.0),
+            "guardrails": (),
+            "observation": {},
+            "attributions": {},
+            "policy": "ppo",
+            "policy_sha256": "",
+            "trace_id": "0" * 32,
+            "reason": "steady",
+        }
+        return Decision(**plain | changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def a_tar() -> Callable[..., bytes]:
+    """A function: name -> content, tarfile's mode -> the archive."""
+    import io
+    import tarfile
+
+    def make(files: dict[str, bytes], mode: Any = "w:gz") -> bytes:
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode=mode) as archive:
+            for name, body in files.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(body)
+                archive.addfile(member, io.BytesIO(body))
+        return content.getvalue()
+
+    return make
 
 
 def _quicken(patch: pytest.MonkeyPatch) -> None:

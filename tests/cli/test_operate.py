@@ -10,26 +10,12 @@ import msgspec
 import pytest
 
 from shared.adapters.azure import StorageQueue, TableDocuments
-from shared.contracts import Action, Decision, TrainingJob, job_id_for
+from shared.contracts import Action, job_id_for
 from shared.state import State
 
 pytestmark = pytest.mark.xdist_group("clouds")
 ROOT = Path(__file__).parents[2]
 SLOT = time.time() // 60 * 60 - 600
-JOB = TrainingJob(
-    job_id="ops-1",
-    service="ops",
-    slot_s=SLOT,
-    cloud="azure",
-    trace_id="1" * 32,
-    decision_id="d",
-    parent_version="base",
-    data_start_s=0.0,
-    data_end_s=SLOT,
-    hyperparameters={},
-    cost_ceiling_usd=1.0,
-    deadline_s=3600.0,
-)
 
 
 @pytest.fixture
@@ -59,9 +45,11 @@ def test_pause_is_seen_by_status_and_by_the_next_tick_until_resume(opportune, az
     assert "retraining  allowed" in opportune("status").stdout
 
 
-def test_redrive_sends_back_what_can_be_read_and_leaves_the_rest(opportune, azurite):
+def test_redrive_sends_back_what_can_be_read_and_leaves_the_rest(opportune, azurite, a_job):
     queue = StorageQueue(azurite)
-    queue.dead_letter(msgspec.json.encode(JOB).decode(), "SageMaker had an outage")
+    queue.dead_letter(
+        msgspec.json.encode(a_job(job_id="ops-1", service="ops", cloud="azure")).decode(), "SageMaker had an outage"
+    )
     queue.dead_letter("{oops", "not JSON")
     looked = opportune("redrive", "--dry-run").stdout
     assert "would send back ops-1: SageMaker had an outage" in looked
@@ -72,25 +60,15 @@ def test_redrive_sends_back_what_can_be_read_and_leaves_the_rest(opportune, azur
     assert queue.depth() == 1
 
 
-def test_decisions_are_listed_with_their_reasons(opportune, azurite):
+def test_decisions_are_listed_with_their_reasons(opportune, azurite, a_decision):
     for back, action in ((0, Action.RETRAIN_AZURE), (1, Action.HOLD)):
         slot = SLOT - 60 * back
         State(TableDocuments(azurite)).record_decision(
-            Decision(
+            a_decision(
+                action,
                 decision_id=f"decision-{job_id_for('ops', slot)}",
                 service="ops",
                 slot_s=slot,
-                decided_by="azure",
-                mode="act",
-                action=action,
-                wanted=action,
-                probabilities=(0.1, 0.2, 0.7),
-                guardrails=(),
-                observation={},
-                attributions={},
-                policy="ppo",
-                policy_sha256="0",
-                trace_id="1" * 32,
                 reason=f"because of {action.name}",
             )
         )

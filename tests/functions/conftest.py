@@ -1,8 +1,7 @@
 """Two clouds in memory, a deps object per cloud, and what a service leaves behind: metrics, feedback, artifacts."""
 
+import functools
 import hashlib
-import io
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,37 +48,6 @@ def metric_window(now_s: float, quality: float = 0.5) -> MetricWindow:
 
 def metrics_of(quality: float, examples: int = 40) -> Metrics:
     return Metrics(bleu1=quality, exact_match=quality, f1=quality, rouge_l=quality, examples=examples)
-
-
-def artifact_of(job_id: str, **changes: Any) -> bytes:
-    """A model.tar.gz whose candidate scores 0.8 against the serving model's 0.5, unless told otherwise."""
-    weights = b"weights of " + job_id.encode()
-    manifest = ModelManifest(
-        service="qa",
-        model_version="m" + hashlib.sha256(job_id.encode()).hexdigest()[:10],
-        parent_version="base",
-        job_id=job_id,
-        trace_id="1" * 32,
-        created_s=NOW,
-        base_model="tiny",
-        data_start_s=0.0,
-        data_end_s=NOW,
-        data_sha256="0" * 64,
-        train_examples=100,
-        eval_sha256="0" * 64,
-        candidate=metrics_of(0.8),
-        serving=metrics_of(0.5),
-        duration_s=60.0,
-        files={"model.safetensors": hashlib.sha256(weights).hexdigest()},
-    )
-    manifest = msgspec.structs.replace(manifest, **changes)
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for name, body in (("model.safetensors", weights), ("manifest.json", encode(manifest))):
-            member = tarfile.TarInfo(name)
-            member.size = len(body)
-            archive.addfile(member, io.BytesIO(body))
-    return packed.getvalue()
 
 
 @dataclass
@@ -147,8 +115,23 @@ def no_metrics() -> MetricsError:
 
 
 @pytest.fixture
-def artifact() -> Callable[..., bytes]:
-    return artifact_of
+def artifact(a_manifest: Callable[..., ModelManifest], a_tar: Callable[..., bytes]) -> Callable[..., bytes]:
+    """A model.tar.gz whose candidate scores 0.8 against the serving model's 0.5, unless told otherwise."""
+
+    def make(job_id: str, **changes: Any) -> bytes:
+        weights = b"weights of " + job_id.encode()
+        plain = {
+            "model_version": "m" + hashlib.sha256(job_id.encode()).hexdigest()[:10],
+            "job_id": job_id,
+            "data_end_s": NOW,
+            "candidate": metrics_of(0.8),
+            "serving": metrics_of(0.5),
+            "duration_s": 60.0,
+            "files": {"model.safetensors": hashlib.sha256(weights).hexdigest()},
+        }
+        return a_tar({"model.safetensors": weights, "manifest.json": encode(a_manifest(**plain | changes))})
+
+    return make
 
 
 @pytest.fixture
@@ -162,27 +145,19 @@ def now() -> float:
 
 
 @pytest.fixture
-def job() -> Callable[..., TrainingJob]:
-    """A valid job message's content."""
-
-    def make(**changes: Any) -> TrainingJob:
-        plain = TrainingJob(
-            job_id="qa-20270115t080000",
-            service="qa",
-            slot_s=NOW,
-            cloud="aws",
-            trace_id="a" * 32,
-            decision_id="decision-qa-20270115t080000",
-            parent_version="base",
-            data_start_s=0.0,
-            data_end_s=NOW,
-            hyperparameters={"job_id": "qa-20270115t080000"},
-            cost_ceiling_usd=10.0,
-            deadline_s=3600.0,
-        )
-        return msgspec.structs.replace(plain, **changes)
-
-    return make
+def job(a_job: Callable[..., TrainingJob]) -> Callable[..., TrainingJob]:
+    """The content of the message of a job that was decided now."""
+    return functools.partial(
+        a_job,
+        job_id="qa-20270115t080000",
+        slot_s=NOW,
+        trace_id="a" * 32,
+        decision_id="decision-qa-20270115t080000",
+        data_end_s=NOW,
+        hyperparameters={"job_id": "qa-20270115t080000"},
+        cost_ceiling_usd=10.0,
+        deadline_s=3600.0,
+    )
 
 
 class CrashError(Exception):

@@ -6,9 +6,7 @@ users see the route.
 
 import collections
 import hashlib
-import io
 import json
-import tarfile
 import threading
 import time
 import urllib.request
@@ -19,7 +17,7 @@ import msgspec
 import pytest
 
 from infra.runtimes import FunctionError, LambdaRuntime, tree_digest
-from shared.contracts import FeedbackPair, Metrics, ModelManifest, TrainingJob, decode, encode
+from shared.contracts import FeedbackPair, Metrics, TrainingJob, decode, encode
 
 pytestmark = [
     pytest.mark.xdist_group("packages"),
@@ -178,11 +176,16 @@ def test_only_the_bad_messages_of_a_batch_come_back_and_end_in_the_dead_letter_q
     assert [job["TrainingJobName"] for job in jobs] == [decision["job_id"]], "two deliveries, one job"
 
 
-def test_the_end_of_a_training_job_releases_its_model(deployed, function, decision):
+def test_the_end_of_a_training_job_releases_its_model(deployed, function, decision, a_manifest, a_tar):
     job_id = decision["job_id"]
+    better = Metrics(bleu1=0.8, exact_match=0.8, f1=0.8, rouge_l=0.8, examples=64)
+    files = {"model.safetensors": hashlib.sha256(b"weights").hexdigest()}
+    manifest = encode(a_manifest(model_version="m1", job_id=job_id, candidate=better, files=files))
     told = deployed.client("sagemaker").describe_training_job(TrainingJobName=job_id)
     bucket, _, key = told["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://").partition("/")
-    deployed.client("s3").put_object(Bucket=bucket, Key=key, Body=artifact(job_id))
+    deployed.client("s3").put_object(
+        Bucket=bucket, Key=key, Body=a_tar({"model.safetensors": b"weights", "manifest.json": manifest})
+    )
     event = {
         "source": "aws.sagemaker",
         "detail-type": "SageMaker Training Job State Change",
@@ -236,34 +239,3 @@ def get(function, path, token="0p3rator"):
         }
     )
     return answer["statusCode"], json.loads(answer["body"])
-
-
-def artifact(job_id):
-    """A model that scores better than the serving one."""
-    weights = b"weights"
-    score = Metrics(bleu1=0.8, exact_match=0.8, f1=0.8, rouge_l=0.8, examples=64)
-    manifest = ModelManifest(
-        service="qa",
-        model_version="m1",
-        parent_version="base",
-        job_id=job_id,
-        trace_id="1" * 32,
-        created_s=time.time(),
-        base_model="tiny",
-        data_start_s=0.0,
-        data_end_s=time.time(),
-        data_sha256="0" * 64,
-        train_examples=64,
-        eval_sha256="0" * 64,
-        candidate=score,
-        serving=None,
-        duration_s=60.0,
-        files={"model.safetensors": hashlib.sha256(weights).hexdigest()},
-    )
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for name, body in (("model.safetensors", weights), ("manifest.json", encode(manifest))):
-            member = tarfile.TarInfo(name)
-            member.size = len(body)
-            archive.addfile(member, io.BytesIO(body))
-    return packed.getvalue()

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import msgspec
+import pytest
 
 from local.observer import Observer
-from shared.contracts import Action, Decision, JobRecord, JobStatus, TrainingJob
+from shared.contracts import Decision, JobRecord, JobStatus, TrainingJob
 
 
-def decision(n: int) -> Decision:
-    return Decision(
-        decision_id=f"decision-qa-{n:03d}", service="qa", slot_s=float(n), decided_by="aws", mode="act",
-        action=Action.HOLD, wanted=Action.HOLD, probabilities=(1.0, 0.0, 0.0), guardrails=(), observation={},
-        attributions={}, policy="p", policy_sha256="", trace_id="0" * 32, reason="steady",
-    )  # fmt: skip
+@pytest.fixture
+def decision(a_decision: Callable[..., Decision]) -> Callable[[int], Decision]:
+    """A function: second -> the decision of then."""
+    return lambda n: a_decision(decision_id=f"decision-qa-{n:03d}", slot_s=float(n))
 
 
-def job(status: JobStatus) -> JobRecord:
-    training = TrainingJob(
-        job_id="qa-1", service="qa", slot_s=1.0, cloud="aws", trace_id="0" * 32, decision_id="decision-qa-001",
-        parent_version="base", data_start_s=0.0, data_end_s=1.0, hyperparameters={}, cost_ceiling_usd=1.0,
-        deadline_s=60.0,
-    )  # fmt: skip
-    return JobRecord(job=training, status=status, updated_s=2.0)
+@pytest.fixture
+def job(a_job: Callable[..., TrainingJob]) -> Callable[[JobStatus], JobRecord]:
+    """A function: status -> the record of the one job."""
+    return lambda status: JobRecord(job=a_job(), status=status, updated_s=2.0)
 
 
 class Door:
@@ -70,7 +66,9 @@ def opened(door: Door) -> Iterator[str]:
         server.server_close()
 
 
-def test_both_doors_are_merged_and_decisions_asked_for_incrementally() -> None:
+def test_both_doors_are_merged_and_decisions_asked_for_incrementally(
+    decision: Callable[[int], Decision], job: Callable[[JobStatus], JobRecord]
+) -> None:
     door = Door()
     door.decisions, door.jobs = [decision(1), decision(2)], [job(JobStatus.TRAINING)]
     with opened(door) as url:
@@ -83,7 +81,7 @@ def test_both_doors_are_merged_and_decisions_asked_for_incrementally() -> None:
     assert "/decisions?since=2" in door.paths and observer.problem == ""
 
 
-def test_a_door_that_fails_is_said_and_the_next_poll_recovers() -> None:
+def test_a_door_that_fails_is_said_and_the_next_poll_recovers(decision: Callable[[int], Decision]) -> None:
     door = Door()
     door.status = 500
     with opened(door) as url:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,42 +32,43 @@ def outcome(minute: float, bleu1: float | None, version: str, latency_s: float =
     return Outcome(due_s, due_s, latency_s, "aws", group, 200, cloud, version, bleu1, float(bleu1 == 1.0))
 
 
-def job(slot_minute: float, status: JobStatus = JobStatus.LIVE, version: str = "m1") -> JobRecord:
-    slot_s = START + slot_minute * 2
-    training = TrainingJob(
-        job_id=f"qa-{slot_minute:.0f}",
-        service="qa",
-        slot_s=slot_s,
-        cloud="azure",
-        trace_id=TRACE,
-        decision_id=f"d-{slot_minute:.0f}",
-        parent_version="base",
-        data_start_s=START,
-        data_end_s=slot_s,
-        hyperparameters={},
-        cost_ceiling_usd=10,
-        deadline_s=3600,
-    )
-    return JobRecord(
-        job=training, status=status, updated_s=slot_s + 22, started_s=slot_s + 1, finished_s=slot_s + 21,
-        model_version=version,
-    )  # fmt: skip
+@pytest.fixture
+def job(a_job: Callable[..., TrainingJob]) -> Callable[..., JobRecord]:
+    """A function: minute of the decision -> the record of a job on Azure that trains for 20 real seconds."""
+
+    def make(slot_minute: float, status: JobStatus = JobStatus.LIVE, version: str = "m1") -> JobRecord:
+        slot_s = START + slot_minute * 2
+        training = a_job(
+            job_id=f"qa-{slot_minute:.0f}", slot_s=slot_s, cloud="azure", trace_id=TRACE,
+            decision_id=f"d-{slot_minute:.0f}",
+        )  # fmt: skip
+        return JobRecord(
+            job=training, status=status, updated_s=slot_s + 22, started_s=slot_s + 1, finished_s=slot_s + 21,
+            model_version=version,
+        )  # fmt: skip
+
+    return make
 
 
-def decision(minute: int) -> Decision:
-    action = Action.RETRAIN_AZURE if minute == 20 else Action.HOLD
-    held = minute in (21, 22)
-    wanted = Action.RETRAIN_AWS if held else action
-    rails = (Guardrail(name="in-flight", before=wanted, after=action, reason="a job runs"),) if held else ()
-    return Decision(
-        decision_id=f"d-{minute}", service="qa", slot_s=START + minute * 2, decided_by="aws", mode="act",
-        action=action, wanted=wanted, probabilities=(0.2, 0.1, 0.7) if minute == 20 else (0.9, 0.05, 0.05),
-        guardrails=rails, observation={}, attributions={}, policy="ppo", policy_sha256="", trace_id=TRACE,
-        reason="quality fell <fast>" if minute == 20 else "quality is steady",
-    )  # fmt: skip
+@pytest.fixture
+def decision(a_decision: Callable[..., Decision]) -> Callable[[int], Decision]:
+    """A function: minute -> what was decided: to retrain in minute 20, held back in the two after it."""
+
+    def make(minute: int) -> Decision:
+        changes: dict[str, Any] = {"decision_id": f"d-{minute}", "slot_s": START + minute * 2, "trace_id": TRACE}
+        if minute == 20:
+            fell = "quality fell <fast>"
+            return a_decision(Action.RETRAIN_AZURE, probabilities=(0.2, 0.1, 0.7), reason=fell, **changes)
+        if minute in (21, 22):
+            rail = Guardrail(name="in-flight", before=Action.RETRAIN_AWS, after=Action.HOLD, reason="a job runs")
+            changes |= {"wanted": Action.RETRAIN_AWS, "guardrails": (rail,)}
+        return a_decision(probabilities=(0.9, 0.05, 0.05), reason="quality is steady", **changes)
+
+    return make
 
 
-def arm(name: str = "adaptive") -> Arm:
+@pytest.fixture
+def arm(job: Callable[..., JobRecord], decision: Callable[[int], Decision]) -> Arm:
     """Quality 1 until minute 12, 0 until minute 32, then 1 again by model m1; two requests a minute, one failed."""
     outcomes = []
     for minute in np.arange(0, MINUTES, 0.5):
@@ -73,7 +76,7 @@ def arm(name: str = "adaptive") -> Arm:
         outcomes.append(outcome(float(minute), 1.0 if good else 0.0, "base" if minute < 32 else "m1"))
     outcomes[100] = outcome(50.0, None, "")
     return Arm(
-        name=name,
+        name="adaptive",
         policy="ppo",
         started_s=START,
         wall_s=120.0,
@@ -90,8 +93,8 @@ def arm(name: str = "adaptive") -> Arm:
     )
 
 
-def test_before_and_after_are_what_users_got() -> None:
-    (found,) = retrains(arm())
+def test_before_and_after_are_what_users_got(arm: Arm) -> None:
+    (found,) = retrains(arm)
     assert found.bleu1 == (0.0, 1.0)
     assert found.exact_match == (0.0, 1.0)
     assert found.decided_min == 20
@@ -99,16 +102,16 @@ def test_before_and_after_are_what_users_got() -> None:
     assert found.cost_usd == pytest.approx(20 * SPEED / 3600 * 0.9)
 
 
-def test_a_job_that_never_served_costs_but_has_no_after() -> None:
-    failed = dataclasses.replace(arm(), jobs=(job(20, JobStatus.FAILED, "other"), job(40, JobStatus.CLAIMED)))
+def test_a_job_that_never_served_costs_but_has_no_after(arm: Arm, job: Callable[..., JobRecord]) -> None:
+    failed = dataclasses.replace(arm, jobs=(job(20, JobStatus.FAILED, "other"), job(40, JobStatus.CLAIMED)))
     (found,) = retrains(failed)
     assert found.live_min is None and found.bleu1 == (0.0, None) and found.cost_usd > 0
     assert summary(failed)["bleu1_before_after"] == []
     assert summary(failed)["retrains"] == {"aws": 0, "azure": 1}
 
 
-def test_summary_has_exactly_the_promised_keys_and_right_numbers() -> None:
-    found = summary(arm())
+def test_summary_has_exactly_the_promised_keys_and_right_numbers(arm: Arm) -> None:
+    found = summary(arm)
     assert set(found) == {
         "retrains", "bleu1_mean", "bleu1_before_after", "exact_match_mean", "requests", "failed_requests",
         "latency_p50_s", "latency_p95_s", "cost_usd", "decisions", "wall_s",
@@ -120,16 +123,16 @@ def test_summary_has_exactly_the_promised_keys_and_right_numbers() -> None:
     assert found["cost_usd"] == pytest.approx(20 / 60 * 6 + 20 * SPEED / 3600 * 0.9, abs=1e-3)
 
 
-def test_no_answer_at_all_is_null_not_zero() -> None:
-    dead = dataclasses.replace(arm(), outcomes=(outcome(3, None, ""),), jobs=())
+def test_no_answer_at_all_is_null_not_zero(arm: Arm) -> None:
+    dead = dataclasses.replace(arm, outcomes=(outcome(3, None, ""),), jobs=())
     found = summary(dead)
     assert found["bleu1_mean"] is None and found["latency_p95_s"] is None
     assert found["failed_requests"] == 1 and found["cost_usd"] == 0
     assert "0:00" in render([dead], title="t", notes=[])
 
 
-def test_a_gap_keeps_the_last_quality_for_its_price() -> None:
-    gap = dataclasses.replace(arm(), outcomes=(outcome(0, 0.0, "base"), outcome(59, 1.0, "base")), jobs=())
+def test_a_gap_keeps_the_last_quality_for_its_price(arm: Arm) -> None:
+    gap = dataclasses.replace(arm, outcomes=(outcome(0, 0.0, "base"), outcome(59, 1.0, "base")), jobs=())
     _, lost = costs_usd(gap, slots(gap))
     assert lost[-1] == pytest.approx(59 / 60 * 6)
 
@@ -160,8 +163,8 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def test_the_page_is_self_contained_well_formed_and_escaped() -> None:
-    html = render([arm(), arm("static")], title="Drift & more", notes=["seed 7", "one <note>"])
+def test_the_page_is_self_contained_well_formed_and_escaped(arm: Arm) -> None:
+    html = render([arm, dataclasses.replace(arm, name="static")], title="Drift & more", notes=["seed 7", "one <note>"])
     page = Page()
     page.feed(html)
     assert page.open == [] and page.loads == [] and page.svgs == 7
@@ -174,8 +177,8 @@ def test_the_page_is_self_contained_well_formed_and_escaped() -> None:
         assert said in text, said
 
 
-def test_holds_are_folded_and_guarded_ones_are_not_lost() -> None:
-    html = render([arm()], title="t", notes=[])
+def test_holds_are_folded_and_guarded_ones_are_not_lost(arm: Arm) -> None:
+    html = render([arm], title="t", notes=[])
     assert "0:00–0:19" in html and "0:21–0:22" in html and "(wanted AWS)" in html
     assert "Adaptive against static" not in html
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import msgspec
 import pytest
 
 from policy.decide import DecisionContext, decide, load_policy
-from shared.contracts import Action, JobRecord, JobStatus, MetricWindow, Series, TrainingJob, decode, encode
+from shared.contracts import Action, JobRecord, JobStatus, MetricWindow, Series, decode, encode
 from shared.contracts import Decision as DecisionRecord
 from shared.errors import MetricsUnavailableError
 from shared.settings import Settings
@@ -31,24 +32,6 @@ def window(quality: list[float], **changed: Series) -> MetricWindow:
 def context(**changed: object) -> DecisionContext:
     base = DecisionContext(settings=SETTINGS, now_s=NOW, slot_s=NOW, trace_id="0" * 32)
     return dataclasses.replace(base, **changed)  # type: ignore[arg-type]
-
-
-def job(status: JobStatus, slot_s: float, updated_s: float, cost_usd: float | None = None) -> JobRecord:
-    wanted = TrainingJob(
-        job_id="qa-job",
-        service="qa",
-        slot_s=slot_s,
-        cloud="aws",
-        trace_id="0" * 32,
-        decision_id="d",
-        parent_version="base",
-        data_start_s=0,
-        data_end_s=1,
-        hyperparameters={},
-        cost_ceiling_usd=1,
-        deadline_s=60,
-    )
-    return JobRecord(job=wanted, status=status, updated_s=updated_s, cost_usd=cost_usd)
 
 
 ALWAYS = load_policy("always")
@@ -94,27 +77,27 @@ def test_too_short_a_past_holds() -> None:
 
 
 @pytest.mark.parametrize("status", [JobStatus.CLAIMED, JobStatus.TRAINING, JobStatus.SUCCEEDED, JobStatus.ACCEPTED])
-def test_one_job_at_a_time(status: JobStatus) -> None:
-    decision = decide(window(GOOD), context(jobs=(job(status, NOW - STEP, NOW),)), ALWAYS)
+def test_one_job_at_a_time(status: JobStatus, record: Callable[..., JobRecord]) -> None:
+    decision = decide(window(GOOD), context(jobs=(record(status, NOW - STEP, NOW),)), ALWAYS)
     assert decision.action is Action.HOLD
-    assert f"job qa-job on aws is {status}" in decision.reason
+    assert f"job qa-1 on aws is {status}" in decision.reason
 
 
-def test_cooldown_after_the_last_job() -> None:
-    recent = job(JobStatus.FAILED, NOW - 10 * STEP, NOW - 2 * STEP)
+def test_cooldown_after_the_last_job(record: Callable[..., JobRecord]) -> None:
+    recent = record(JobStatus.FAILED, NOW - 10 * STEP, NOW - 2 * STEP)
     decision = decide(window(GOOD), context(jobs=(recent,)), ALWAYS)
     assert (decision.wanted, decision.action) == (Action.RETRAIN_AWS, Action.HOLD)
     assert "the last job ended 120 s ago; the cooldown is 300 s" in decision.reason
-    later = job(JobStatus.FAILED, NOW - 10 * STEP, NOW - 5 * STEP)
+    later = record(JobStatus.FAILED, NOW - 10 * STEP, NOW - 5 * STEP)
     assert decide(window(GOOD), context(jobs=(later,)), ALWAYS).action is Action.RETRAIN_AWS
 
 
-def test_budget_counts_today_only() -> None:
-    spent = job(JobStatus.LIVE, NOW - 3600, NOW - 3000, cost_usd=49.9)
+def test_budget_counts_today_only(record: Callable[..., JobRecord]) -> None:
+    spent = record(JobStatus.LIVE, NOW - 3600, NOW - 3000, cost_usd=49.9)
     decision = decide(window(GOOD), context(jobs=(spent,)), ALWAYS)
     assert decision.action is Action.HOLD
     assert "$49.90 spent today" in decision.reason
-    yesterday = job(JobStatus.LIVE, NOW - 86_400, NOW - 80_000, cost_usd=49.9)
+    yesterday = record(JobStatus.LIVE, NOW - 86_400, NOW - 80_000, cost_usd=49.9)
     assert decide(window(GOOD), context(jobs=(yesterday,)), ALWAYS).action is Action.RETRAIN_AWS
 
 

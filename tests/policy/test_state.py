@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from policy.state import METRICS, history_of, interpolate, observe, query, window_of
-from shared.contracts import JobRecord, JobStatus, MetricWindow, Series, TrainingJob
+from shared.contracts import JobRecord, JobStatus, MetricWindow, Series
 from shared.errors import MetricsError, NoSamplesError
 from shared.settings import Settings
 
@@ -72,29 +74,12 @@ def test_an_outlier_is_averaged() -> None:
     assert observe(history_of(spiky, (), SETTINGS, END))[3] == pytest.approx(1.1)
 
 
-def record(status: JobStatus, slot_s: float, updated_s: float, cost_usd: float | None = None) -> JobRecord:
-    job = TrainingJob(
-        job_id="qa-1",
-        service="qa",
-        slot_s=slot_s,
-        cloud="azure",
-        trace_id="0" * 32,
-        decision_id="d",
-        parent_version="base",
-        data_start_s=0,
-        data_end_s=1,
-        hyperparameters={},
-        cost_ceiling_usd=1,
-        deadline_s=60,
-    )
-    return JobRecord(job=job, status=status, updated_s=updated_s, cost_usd=cost_usd)
-
-
-def test_job_records_become_retrains_on_the_grid() -> None:
+def test_job_records_become_retrains_on_the_grid(record: Callable[..., JobRecord]) -> None:
+    on_azure = functools.partial(record, cloud="azure")
     jobs = (
-        record(JobStatus.LIVE, END - 5 * STEP, END - 2 * STEP, cost_usd=0.3),
-        record(JobStatus.LIVE, END - 100 * STEP, END - 90 * STEP),
-        record(JobStatus.REJECTED, END - 8 * STEP, END - 7 * STEP),
+        on_azure(JobStatus.LIVE, END - 5 * STEP, END - 2 * STEP, cost_usd=0.3),
+        on_azure(JobStatus.LIVE, END - 100 * STEP, END - 90 * STEP),
+        on_azure(JobStatus.REJECTED, END - 8 * STEP, END - 7 * STEP),
     )
     seen = history_of(window(), jobs, SETTINGS, END)
     assert [(r.started, r.live, r.cloud) for r in seen.retrains] == [(-91, -81, 1), (1, None, 1), (4, 7, 1)]

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from shared.adapters.memory import MemoryDocuments
-from shared.contracts import Endpoint, JobRecord, JobStatus, RouteTable, TrainingJob
+from shared.contracts import Endpoint, JobRecord, JobStatus, RouteTable
 from shared.errors import ConflictError
 from shared.state import Control, State, Tally
 
@@ -12,22 +12,14 @@ def state():
     return State(MemoryDocuments())
 
 
-def record(job_id="qa-1", service="qa"):
-    job = TrainingJob(
-        job_id=job_id,
-        service=service,
-        slot_s=0.0,
-        cloud="aws",
-        trace_id="0" * 32,
-        decision_id="d",
-        parent_version="base",
-        data_start_s=0.0,
-        data_end_s=1.0,
-        hyperparameters={},
-        cost_ceiling_usd=1.0,
-        deadline_s=60.0,
-    )
-    return JobRecord(job=job, status=JobStatus.CLAIMED, updated_s=0.0)
+@pytest.fixture
+def record(a_job):
+    """A function: job -> its record after it was claimed."""
+
+    def make(**job):
+        return JobRecord(job=a_job(**job), status=JobStatus.CLAIMED, updated_s=0.0)
+
+    return make
 
 
 def table(epoch, heartbeat_s):
@@ -43,13 +35,13 @@ def table(epoch, heartbeat_s):
     )
 
 
-def test_a_job_is_claimed_once(state):
+def test_a_job_is_claimed_once(state, record):
     state.claim(record())
     with pytest.raises(ConflictError):
         state.claim(record())
 
 
-def test_a_record_changed_meanwhile_is_not_overwritten(state):
+def test_a_record_changed_meanwhile_is_not_overwritten(state, record):
     held = state.claim(record())
     state.update(held, msgspec.structs.replace(record(), status=JobStatus.TRAINING))
     with pytest.raises(ConflictError):
@@ -57,20 +49,20 @@ def test_a_record_changed_meanwhile_is_not_overwritten(state):
     assert state.job("qa-1").record.status is JobStatus.TRAINING
 
 
-def test_jobs_are_listed_per_service(state):
+def test_jobs_are_listed_per_service(state, record):
     for service in ("faq", "qa", "qa-2", "zoo"):
         for n in (1, 2):
-            state.claim(record(f"{service}-2027011{n}t080000", service))
+            state.claim(record(job_id=f"{service}-2027011{n}t080000", service=service))
     for service in ("faq", "qa", "qa-2", "zoo"):
         ids = [f"{service}-2027011{n}t080000" for n in (1, 2)]
         assert [r.job.job_id for r in state.jobs(service)] == ids
         assert [r.job.job_id for r in state.jobs(service, since=ids[1])] == ids[1:]
 
 
-def test_more_jobs_than_fit_a_page_are_all_listed_once(state):
+def test_more_jobs_than_fit_a_page_are_all_listed_once(state, record):
     ids = [f"qa-{n:04d}" for n in range(450)]
     for job_id in reversed(ids):
-        state.claim(record(job_id))
+        state.claim(record(job_id=job_id))
     assert [r.job.job_id for r in state.jobs("qa")] == ids
     assert [r.job.job_id for r in state.jobs("qa", since=ids[50])] == ids[50:]
 

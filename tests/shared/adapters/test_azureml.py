@@ -1,8 +1,6 @@
 """Azure ML's adapters against the embedded workspace over Azurite."""
 
-import io
 import sys
-import tarfile
 import time
 
 import msgspec
@@ -13,7 +11,6 @@ from local.azure.storage import CONNECTION_VARIABLE
 from local.supervisor import Service, Supervisor, free_port, http_ok
 from shared.adapters import azureml
 from shared.adapters.azure import BlobObjects
-from shared.contracts import TrainingJob
 from shared.errors import ModelError, NotFoundError, UnavailableError
 
 pytestmark = pytest.mark.xdist_group("clouds")
@@ -21,22 +18,10 @@ pytestmark = pytest.mark.xdist_group("clouds")
 HYPERPARAMETERS = {"job_id": "x", "service": "it's qa", "epochs": "5"}
 
 
-def job(name, **changes):
-    plain = TrainingJob(
-        job_id=name,
-        service="qa",
-        slot_s=0.0,
-        cloud="azure",
-        trace_id="0" * 32,
-        decision_id="d",
-        parent_version="base",
-        data_start_s=0.0,
-        data_end_s=1.0,
-        hyperparameters=HYPERPARAMETERS,
-        cost_ceiling_usd=1.0,
-        deadline_s=90.4,
-    )
-    return msgspec.structs.replace(plain, **changes)
+@pytest.fixture
+def job(a_job):
+    """A function: name -> the job."""
+    return lambda name: a_job(job_id=name, cloud="azure", hyperparameters=HYPERPARAMETERS, deadline_s=90.4)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +59,7 @@ def until_ended(training, name):
     return told
 
 
-def test_the_container_gets_its_inputs_and_says_why_it_failed(training, objects):
+def test_the_container_gets_its_inputs_and_says_why_it_failed(training, objects, job):
     # The real container on wrong hyperparameters: ends in a second, needs no model.
     for _ in range(2):
         training.start(job("fails-1"), objects.uri("jobs/x/data/"), None)
@@ -86,7 +71,7 @@ def test_the_container_gets_its_inputs_and_says_why_it_failed(training, objects)
         training.artifact("fails-1")
 
 
-def test_a_stopped_job_is_stopped(training, objects):
+def test_a_stopped_job_is_stopped(training, objects, job):
     training.start(job("stops-1"), objects.uri("jobs/x/data/"), None)
     training.stop("stops-1")
     assert until_ended(training, "stops-1").state in ("stopped", "failed")
@@ -113,7 +98,7 @@ def test_a_workspace_that_does_not_answer_is_unavailable(settings, objects):
         gone.status("x")
 
 
-def test_a_status_this_program_does_not_know_is_an_error(training, objects, monkeypatch):
+def test_a_status_this_program_does_not_know_is_an_error(training, objects, monkeypatch, job):
     training.start(job("odd-1"), objects.uri("jobs/x/data/"), None)
     until_ended(training, "odd-1")
     monkeypatch.delitem(azureml._STATES, "Failed")
@@ -121,7 +106,7 @@ def test_a_status_this_program_does_not_know_is_an_error(training, objects, monk
         training.status("odd-1")
 
 
-def test_the_request_names_everything_the_job_needs(training):
+def test_the_request_names_everything_the_job_needs(training, job):
     body = training.request(job("x-1"), "azureml://datastores/opportune/paths/jobs/x-1/data/", "azureml://m1/")
     properties = body["properties"]
     assert properties["command"].startswith("python -m training_containers train --data ${{inputs.data}} --model")
@@ -131,21 +116,14 @@ def test_the_request_names_everything_the_job_needs(training):
     assert properties["environmentId"].endswith("/workspaces/opportune/environments/opportune-training/versions/1")
 
 
-def packed():
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz") as archive:
-        archive.addfile(tarfile.TarInfo("config.json"), io.BytesIO())
-    return content.getvalue()
-
-
-def test_traffic_moves_to_a_version_once_its_deployment_is_ready(settings, objects):
+def test_traffic_moves_to_a_version_once_its_deployment_is_ready(settings, objects, a_tar):
     host = azureml.AzureMLHost(settings)
     assert host.serving_version() is None
     azureml.Workspace(settings).call(
         "PUT", f"onlineEndpoints/{settings.azureml_endpoint}", {"location": "x", "properties": {"authMode": "AADToken"}}
     )
     for version in ("m1", "a-version-with-a-name-too-long-for-a-deployment"):
-        objects.put(f"models/{version}/model.tar.gz", packed())
+        objects.put(f"models/{version}/model.tar.gz", a_tar({"config.json": b""}))
         deadline = time.monotonic() + 20
         while host.serving_version() != version:
             host.deploy(version, objects.uri(f"models/{version}/model.tar.gz"))

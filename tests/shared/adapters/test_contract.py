@@ -17,22 +17,6 @@ def kind():
     return f"kind{secrets.token_hex(4)}"
 
 
-JOB = TrainingJob(
-    job_id="qa-1",
-    service="qa",
-    slot_s=0.0,
-    cloud="aws",
-    trace_id="0" * 32,
-    decision_id="d",
-    parent_version="base",
-    data_start_s=0.0,
-    data_end_s=1.0,
-    hyperparameters={"epochs": "5"},
-    cost_ceiling_usd=1.0,
-    deadline_s=60.0,
-)
-
-
 def test_a_document_comes_back_as_it_was_written(documents, kind):
     assert documents.get(kind, "a") is None
     etag = documents.put(kind, "a", b"\x00\xffone")
@@ -117,10 +101,11 @@ def test_keys_are_listed_below_a_prefix_in_order(objects):
     assert list(objects.list("list/")) == ["list/a", "list/b", "list/c/d"]
 
 
-def test_an_enqueued_job_arrives_as_it_was_sent(queue):
-    queue.queue.enqueue(JOB)
+def test_an_enqueued_job_arrives_as_it_was_sent(queue, a_job):
+    job = a_job(hyperparameters={"epochs": "5"})
+    queue.queue.enqueue(job)
     (body,) = queue.bodies()
-    assert decode(TrainingJob, body) == JOB
+    assert decode(TrainingJob, body) == job
 
 
 @pytest.mark.parametrize("body", ["{oops", "grüße \N{SNOWMAN}", "", "nul\x00led"])
@@ -140,9 +125,9 @@ def test_a_dead_letter_is_read_back_with_its_reason_and_forgotten(queue):
     assert queue.queue.dead_letters() == []
 
 
-def test_the_depth_counts_waiting_jobs(queue):
+def test_the_depth_counts_waiting_jobs(queue, a_job):
     before = queue.queue.depth()
-    queue.queue.enqueue(JOB)
+    queue.queue.enqueue(a_job())
     assert queue.queue.depth() == before + 1
     queue.bodies()
 

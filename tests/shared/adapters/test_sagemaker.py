@@ -14,7 +14,6 @@ from rich.console import Console
 
 from local.supervisor import Service, Supervisor, free_port, tcp_ok
 from shared.adapters import aws, sagemaker
-from shared.contracts import TrainingJob
 from shared.errors import ModelError, NotFoundError, UnavailableError
 from shared.settings import Settings
 
@@ -36,22 +35,14 @@ CONTAINER = textwrap.dedent(
 )
 
 
-def job(name, *, seconds="0", fail="", **changes):
-    plain = {
-        "job_id": name,
-        "service": "qa",
-        "slot_s": 0.0,
-        "cloud": "aws",
-        "trace_id": "0" * 32,
-        "decision_id": "d",
-        "parent_version": "base",
-        "data_start_s": 0.0,
-        "data_end_s": 1.0,
-        "hyperparameters": {"seconds": seconds, "fail": fail},
-        "cost_ceiling_usd": 1.0,
-        "deadline_s": 60.0,
-    }
-    return TrainingJob(**plain | changes)
+@pytest.fixture
+def job(a_job):
+    """A function: name, and what the container shall do -> the job."""
+
+    def make(name, seconds="0", fail=""):
+        return a_job(job_id=name, hyperparameters={"seconds": seconds, "fail": fail}, deadline_s=60.0)
+
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +85,7 @@ def until(state, training, name):
     return told
 
 
-def test_a_job_runs_on_its_channels_and_leaves_an_artifact(training):
+def test_a_job_runs_on_its_channels_and_leaves_an_artifact(training, job):
     training.start(job("ok-1"), "s3://opportune/jobs/data/", "s3://opportune/models/m1/")
     told = until("succeeded", training, "ok-1")
     assert told.started_s <= told.finished_s <= time.time() + 1
@@ -103,18 +94,18 @@ def test_a_job_runs_on_its_channels_and_leaves_an_artifact(training):
     assert found == '["parent/model.tar.gz", "training/train.jsonl"]'
 
 
-def test_a_second_start_of_the_same_name_is_harmless(training):
+def test_a_second_start_of_the_same_name_is_harmless(training, job):
     for _ in range(2):
         training.start(job("twice-1"), "s3://opportune/jobs/data/", None)
     until("succeeded", training, "twice-1")
 
 
-def test_a_failure_carries_the_containers_reason(training):
+def test_a_failure_carries_the_containers_reason(training, job):
     training.start(job("bad-1", fail="loss is NaN"), "s3://opportune/jobs/data/", None)
     assert "loss is NaN" in until("failed", training, "bad-1").reason
 
 
-def test_a_stopped_job_is_stopped_not_finished(training):
+def test_a_stopped_job_is_stopped_not_finished(training, job):
     training.start(job("long-1", seconds="60"), "s3://opportune/jobs/data/", None)
     training.stop("long-1")
     until("stopped", training, "long-1")
@@ -126,7 +117,7 @@ def test_a_job_nobody_started_is_unknown_and_has_no_artifact(training):
         training.artifact("never-1")
 
 
-def test_a_status_this_program_does_not_know_is_an_error_never_finished(training, monkeypatch):
+def test_a_status_this_program_does_not_know_is_an_error_never_finished(training, monkeypatch, job):
     training.start(job("odd-1"), "s3://opportune/jobs/data/", None)
     until("succeeded", training, "odd-1")
     monkeypatch.delitem(sagemaker._STATES, "Completed")
@@ -141,7 +132,7 @@ def test_every_status_of_sagemakers_own_model_is_known():
 
 
 @pytest.mark.parametrize("spot", [True, False])
-def test_requests_are_valid_for_the_real_service(spot):
+def test_requests_are_valid_for_the_real_service(spot, job):
     settings = Settings(sagemaker_spot=spot)
     request = sagemaker.SageMakerTraining(settings).request(job("x-1"), "s3://b/data/", "s3://b/models/m1/")
     model = botocore.session.get_session().get_service_model("sagemaker")

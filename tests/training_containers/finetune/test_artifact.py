@@ -1,41 +1,23 @@
 import contextlib
 import io
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from shared.contracts import Metrics, ModelManifest
+from shared.contracts import ModelManifest
 from shared.errors import IntegrityError, ModelError
 from training_containers.finetune import artifact
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, a_manifest: Callable[..., ModelManifest]) -> Path:
     folder = tmp_path / "model"
     (folder / "sub").mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     (folder / "sub/weights.bin").write_bytes(b"\0" * 1000)
-    metrics = Metrics(bleu1=0.5, exact_match=0.5, f1=0.5, rouge_l=0.5, examples=2)
-    manifest = ModelManifest(
-        service="qa",
-        model_version="m1",
-        parent_version="base",
-        job_id="qa-1",
-        trace_id="0" * 32,
-        created_s=0.0,
-        base_model="b",
-        data_start_s=0.0,
-        data_end_s=1.0,
-        data_sha256="0" * 64,
-        train_examples=1,
-        eval_sha256="0" * 64,
-        candidate=metrics,
-        serving=None,
-        duration_s=1.0,
-        files=artifact.hash_files(folder),
-    )
-    artifact.write_manifest(folder, manifest)
+    artifact.write_manifest(folder, a_manifest(files=artifact.hash_files(folder)))
     return folder
 
 

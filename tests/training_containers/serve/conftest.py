@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from shared.contracts import Metrics, ModelManifest
+from shared.contracts import ModelManifest
 from training_containers.finetune.artifact import hash_files, write_manifest
 from training_containers.prompt import prompt_for
 from training_containers.serve.int8 import export_int8
@@ -71,7 +71,7 @@ def _weights(seed: int, vocab: int, layers: int, width: int, positions: int) -> 
 
 
 @pytest.fixture(scope="session")
-def make_model() -> MakeModel:
+def make_model(a_manifest: Callable[..., ModelManifest]) -> MakeModel:
     """make_model(folder, seed=0, version=None): a model directory, with a manifest when a version is given."""
 
     def make(
@@ -101,26 +101,7 @@ def make_model() -> MakeModel:
         if int8:
             export_int8(folder)
         if version is not None:
-            quality = Metrics(bleu1=0.5, exact_match=0.5, f1=0.5, rouge_l=0.5, examples=10)
-            manifest = ModelManifest(
-                service="qa",
-                model_version=version,
-                parent_version="base",
-                job_id="qa-1",
-                trace_id="0" * 32,
-                created_s=1.0,
-                base_model="tiny",
-                data_start_s=0.0,
-                data_end_s=1.0,
-                data_sha256="0" * 64,
-                train_examples=1,
-                eval_sha256="0" * 64,
-                candidate=quality,
-                serving=None,
-                duration_s=1.0,
-                files=hash_files(folder),
-            )
-            write_manifest(folder, manifest)
+            write_manifest(folder, a_manifest(model_version=version, files=hash_files(folder)))
         return folder
 
     return make
