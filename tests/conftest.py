@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 if TYPE_CHECKING:
+    from email.message import Message
+
     from shared.contracts import Decision, ModelManifest, TrainingJob
     from shared.settings import Settings
 
@@ -124,6 +128,55 @@ def a_tar() -> Callable[..., bytes]:
         return content.getvalue()
 
     return make
+
+
+class Asked(NamedTuple):
+    """One request to the server of a test."""
+
+    method: str
+    path: str
+    headers: Message
+    body: bytes
+    client: tuple[str, int]
+
+
+@pytest.fixture(scope="session")
+def http_server() -> Callable[..., Any]:
+    """A context: a function, request -> status, body and perhaps headers, becomes a server; gives its address."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    @contextmanager
+    def serve(answer: Callable[[Asked], tuple[Any, ...]]) -> Iterator[str]:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_GET(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                asked = Asked(self.command, self.path, self.headers, body, self.client_address)
+                status, told, *headers = answer(asked)
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(told)), **dict(*headers)}.items():
+                    self.send_header(name, value)
+                with suppress(ConnectionError):  # a client may have given up by now
+                    self.end_headers()
+                    self.wfile.write(told)
+
+            do_POST = do_PUT = do_GET
+
+            def log_message(self, *_: Any) -> None:
+                """Silent."""
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+            thread.start()
+            try:
+                yield f"http://127.0.0.1:{server.server_port}"
+            finally:
+                server.shutdown()
+                thread.join()
+
+    return serve
 
 
 def _quicken(patch: pytest.MonkeyPatch) -> None:

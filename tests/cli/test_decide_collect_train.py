@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from pyarrow import parquet
@@ -22,47 +22,32 @@ DROP_AT = 0.6
 VALUES = {"cpu": 0.4, "memory": 0.5, "request_rate": 3.0, "latency": 0.08, "bleu": 0.8, "accuracy": 0.8}
 
 
-class Prometheus(BaseHTTPRequestHandler):
+def answer(dropping: bool, empty: bool, asked: Any) -> tuple[int, bytes]:
     """The one route that is asked, with a drop of quality in the last part of every window."""
-
-    dropping, empty = True, False
-
-    def do_GET(self) -> None:
-        query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
-        start, end, step = float(query["start"]), float(query["end"]), float(query["step"])
-        result = []
-        for name in re.findall(rf'"{METRIC}", "(\w+)"', query["query"]):
-            points, at = [], start
-            while name in VALUES and at <= end:
-                bad = self.dropping and name in ("bleu", "accuracy") and at > start + DROP_AT * (end - start)
-                points.append([at, str(VALUES[name] / 2 if bad else VALUES[name])])
-                at += step
-            if points and not self.empty:
-                result.append({"metric": {METRIC: name}, "values": points})
-        body = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}).encode()
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-def serve(**attributes: bool) -> ThreadingHTTPServer:
-    class Handler(Prometheus):
-        dropping = attributes.get("dropping", True)
-        empty = attributes.get("empty", False)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
+    query = dict(parse_qsl(urlsplit(asked.path).query))
+    start, end, step = float(query["start"]), float(query["end"]), float(query["step"])
+    result = []
+    for name in re.findall(rf'"{METRIC}", "(\w+)"', query["query"]):
+        points, at = [], start
+        while name in VALUES and at <= end:
+            bad = dropping and name in ("bleu", "accuracy") and at > start + DROP_AT * (end - start)
+            points.append([at, str(VALUES[name] / 2 if bad else VALUES[name])])
+            at += step
+        if points and not empty:
+            result.append({"metric": {METRIC: name}, "values": points})
+    return 200, json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}).encode()
 
 
 @pytest.fixture
-def drifting() -> Iterator[str]:
-    server = serve()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
+def prometheus(http_server: Callable[..., Any]) -> Callable[..., Any]:
+    """A context: whether quality drops, whether it knows nothing -> its address."""
+    return lambda dropping=True, empty=False: http_server(functools.partial(answer, dropping, empty))
+
+
+@pytest.fixture
+def drifting(prometheus: Callable[..., Any]) -> Iterator[str]:
+    with prometheus() as url:
+        yield url
 
 
 def opportune(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -83,19 +68,15 @@ def test_decide_sees_the_drift_and_explains_it(drifting: str) -> None:
     assert "expected cost" in shown.stdout
 
 
-def test_decide_holds_while_nothing_changes() -> None:
-    server = serve(dropping=False)
-    run = opportune(
-        "decide", "--prometheus", f"http://127.0.0.1:{server.server_address[1]}", "--policy", "ppo-paper", "--json"
-    )
-    server.shutdown()
+def test_decide_holds_while_nothing_changes(prometheus: Callable[..., Any]) -> None:
+    with prometheus(dropping=False) as url:
+        run = opportune("decide", "--prometheus", url, "--policy", "ppo-paper", "--json")
     assert json.loads(run.stdout)["action"] == 0
 
 
-def test_decide_without_metrics_holds_and_says_why() -> None:
-    server = serve(empty=True)
-    run = opportune("decide", "--prometheus", f"http://127.0.0.1:{server.server_address[1]}", "--policy", "ppo-paper")
-    server.shutdown()
+def test_decide_without_metrics_holds_and_says_why(prometheus: Callable[..., Any]) -> None:
+    with prometheus(empty=True) as url:
+        run = opportune("decide", "--prometheus", url, "--policy", "ppo-paper")
     assert run.returncode == 0
     assert run.stdout.startswith("hold")
     assert "no samples" in run.stdout

@@ -7,11 +7,9 @@ users see the route.
 import collections
 import hashlib
 import json
-import threading
 import time
 import urllib.request
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import msgspec
 import pytest
@@ -43,35 +41,21 @@ def code(packages, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def sagemaker(deployed):
+def sagemaker(deployed, http_server):
     """SageMaker of the deployment, which has an outage for one job."""
 
-    class Proxy(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if b"CreateTrainingJob" in self.headers["X-Amz-Target"].encode() and BROKEN.encode() in body:
-                status, text = 500, b'{"__type": "InternalFailure", "message": "outage"}'
-            else:
-                request = urllib.request.Request(deployed.url, body, dict(self.headers))
-                try:
-                    with urllib.request.urlopen(request) as answer:
-                        status, text = answer.status, answer.read()
-                except urllib.error.HTTPError as error:
-                    status, text = error.code, error.read()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/x-amz-json-1.1")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
+    def proxy(asked):
+        if b"CreateTrainingJob" in asked.headers["X-Amz-Target"].encode() and BROKEN.encode() in asked.body:
+            return 500, b'{"__type": "InternalFailure", "message": "outage"}'
+        request = urllib.request.Request(deployed.url, asked.body, dict(asked.headers))
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status, answer.read(), {"Content-Type": "application/x-amz-json-1.1"}
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
 
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    with http_server(proxy) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,8 @@
 import json
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,46 +88,29 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
 
 
 @pytest.fixture(scope="session")
-def serving() -> Iterator[Serving]:
+def serving(http_server: Callable[..., Any]) -> Iterator[Serving]:
     """The serving process behind the endpoints of both embedded clouds."""
     calls: list[tuple[str, str, Any]] = []
 
-    class Admin(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    def admin(asked: Any) -> tuple[int, bytes]:
+        if asked.method == "GET":
             models = [
                 {"version": "v2", "state": "ready", "reason": ""},
                 {"version": "broken5", "state": "failed", "reason": "no config.json"},
             ]
-            self._answer(200, json.dumps({"active": "base", "models": models}))
+            return 200, json.dumps({"active": "base", "models": models}).encode()
+        body = json.loads(asked.body)
+        if asked.headers["X-Opportune-Admin"] != "secret":
+            return 403, b"wrong token"
+        if "broken3" in asked.path:
+            return 422, b"sha256 differs"
+        if "artifact" in body:
+            body = sorted(p.name for p in Path(body["artifact"]).iterdir())
+        calls.append((asked.method, asked.path, body))
+        return 200, b"{}"
 
-        def do_PUT(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            if self.headers["X-Opportune-Admin"] != "secret":
-                self._answer(403, "wrong token")
-            elif "broken3" in self.path:
-                self._answer(422, "sha256 differs")
-            else:
-                if "artifact" in body:
-                    body = sorted(p.name for p in Path(body["artifact"]).iterdir())
-                calls.append((self.command, self.path, body))
-                self._answer(200, "{}")
-
-        do_POST = do_PUT
-
-        def _answer(self, status: int, text: str) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Admin)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield Serving(f"http://127.0.0.1:{server.server_address[1]}", calls)
-    server.shutdown()
-    server.server_close()
+    with http_server(admin) as url:
+        yield Serving(url, calls)
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,33 +25,17 @@ class Service:
         self.body: bytes = json.dumps({"answer": "a b", "model_version": "base", "cloud": "azure"}).encode()
 
 
-@contextmanager
-def served(service: Service) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+@pytest.fixture
+def served(http_server: Callable[..., Any]) -> Callable[[Service], Any]:
+    """A context: a service -> its address."""
 
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            service.received.append((self.path, body))
-            if self.path == "/predict":
-                time.sleep(service.delay_s)
-            self.send_response(service.status)
-            self.send_header("Content-Length", str(len(service.body)))
-            self.end_headers()
-            self.wfile.write(service.body)
+    def answer(service: Service, asked: Any) -> tuple[int, bytes]:
+        service.received.append((asked.path, json.loads(asked.body)))
+        if asked.path == "/predict":
+            time.sleep(service.delay_s)
+        return service.status, service.body
 
-        def log_message(self, *args: object) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return lambda service: http_server(functools.partial(answer, service))
 
 
 def requests(n: int, gap_s: float = 0.01, door: Cloud = "aws", labelled: bool = False) -> tuple[Request, ...]:
@@ -72,7 +54,7 @@ def score(prediction: str, answers: tuple[str, ...]) -> tuple[float, float]:
     return (1.0, 1.0) if prediction in answers else (0.0, 0.0)
 
 
-def test_answers_are_scored_and_labelled_ones_come_back_as_feedback() -> None:
+def test_answers_are_scored_and_labelled_ones_come_back_as_feedback(served: Callable[[Service], Any]) -> None:
     service = Service()
     with served(service) as url:
         outcomes = send(LoadGenerator(requests(5, labelled=True), {"aws": url}, 1.0, score, 2.0))
@@ -82,7 +64,7 @@ def test_answers_are_scored_and_labelled_ones_come_back_as_feedback() -> None:
     assert feedback[0].keys() == {"question", "answers", "prediction", "model_version", "cloud"}
 
 
-def test_a_slow_service_delays_nobody_and_latency_counts_from_the_due_time() -> None:
+def test_a_slow_service_delays_nobody_and_latency_counts_from_the_due_time(served: Callable[[Service], Any]) -> None:
     service = Service()
     service.delay_s = 0.5
     with served(service) as url:
@@ -94,7 +76,7 @@ def test_a_slow_service_delays_nobody_and_latency_counts_from_the_due_time() -> 
     assert all(o.latency_s >= 0.5 and o.latency_s >= o.sent_s - o.due_s for o in outcomes)
 
 
-def test_speed_is_simulated_seconds_per_real_second() -> None:
+def test_speed_is_simulated_seconds_per_real_second(served: Callable[[Service], Any]) -> None:
     service = Service()
     with served(service) as url:
         outcomes = send(LoadGenerator(requests(5, gap_s=10.0), {"aws": url}, 100.0, score, 2.0))
@@ -105,7 +87,9 @@ def test_speed_is_simulated_seconds_per_real_second() -> None:
     ("status", "body", "said"),
     [(503, b'{"error": "busy"}', "503"), (200, b"<html>", "not JSON"), (200, b'{"x": 1}', "no answer")],
 )
-def test_what_is_not_an_answer_is_a_failure(status: int, body: bytes, said: str) -> None:
+def test_what_is_not_an_answer_is_a_failure(
+    status: int, body: bytes, said: str, served: Callable[[Service], Any]
+) -> None:
     service = Service()
     service.status, service.body = status, body
     with served(service) as url:
@@ -114,7 +98,7 @@ def test_what_is_not_an_answer_is_a_failure(status: int, body: bytes, said: str)
     assert [path for path, _ in service.received] == ["/predict"]
 
 
-def test_nobody_listening_and_too_late_are_failures() -> None:
+def test_nobody_listening_and_too_late_are_failures(served: Callable[[Service], Any]) -> None:
     (refused,) = send(LoadGenerator(requests(1), {"aws": "http://127.0.0.1:9"}, 1.0, score, 2.0))
     assert refused.status == 0 and "aws/predict" in refused.error
     service = Service()
@@ -124,7 +108,7 @@ def test_nobody_listening_and_too_late_are_failures() -> None:
     assert late.status == 0 and "Timeout" in late.error
 
 
-def test_leaving_early_sends_nothing_more() -> None:
+def test_leaving_early_sends_nothing_more(served: Callable[[Service], Any]) -> None:
     service = Service()
     with served(service) as url, LoadGenerator(requests(100, gap_s=5.0), {"aws": url}, 1.0, score, 2.0):
         time.sleep(0.3)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -43,31 +40,19 @@ class Door:
         return {"jobs": self.jobs} if path == "/jobs" else {"decisions": self.decisions}
 
 
-@contextmanager
-def opened(door: Door) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            door.paths.append(self.path)
-            self.send_response(door.status)
-            self.end_headers()
-            self.wfile.write(json.dumps(msgspec.to_builtins(door.body(self.path))).encode())
+@pytest.fixture
+def opened(http_server: Callable[..., Any]) -> Callable[[Door], Any]:
+    """A context: a door -> its address."""
 
-        def log_message(self, *args: object) -> None:
-            """Quiet."""
+    def answer(door: Door, asked: Any) -> tuple[int, bytes]:
+        door.paths.append(asked.path)
+        return door.status, msgspec.json.encode(door.body(asked.path))
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return lambda door: http_server(functools.partial(answer, door))
 
 
 def test_both_doors_are_merged_and_decisions_asked_for_incrementally(
-    decision: Callable[[int], Decision], job: Callable[[JobStatus], JobRecord]
+    decision: Callable[[int], Decision], job: Callable[[JobStatus], JobRecord], opened: Callable[[Door], Any]
 ) -> None:
     door = Door()
     door.decisions, door.jobs = [decision(1), decision(2)], [job(JobStatus.TRAINING)]
@@ -81,7 +66,9 @@ def test_both_doors_are_merged_and_decisions_asked_for_incrementally(
     assert "/decisions?since=2" in door.paths and observer.problem == ""
 
 
-def test_a_door_that_fails_is_said_and_the_next_poll_recovers(decision: Callable[[int], Decision]) -> None:
+def test_a_door_that_fails_is_said_and_the_next_poll_recovers(
+    decision: Callable[[int], Decision], opened: Callable[[Door], Any]
+) -> None:
     door = Door()
     door.status = 500
     with opened(door) as url:

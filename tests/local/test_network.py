@@ -3,12 +3,10 @@
 import json
 import socket
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -27,32 +25,15 @@ class Net(NamedTuple):
     port: int
 
 
-class Echo(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
-def net(running: Supervisor) -> Iterator[Net]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+def net(running: Supervisor, http_server: Callable[..., Any]) -> Iterator[Net]:
     port, control = free_port(), free_port()
-    route = f"far:{port}:{server.server_address[1]}"
-    command = [sys.executable, "-m", "local.network", "--control-port", str(control), "--route", route]
-    running.start(Service("network", command, http_ok(f"http://127.0.0.1:{control}/")))
-    yield Net(f"http://127.0.0.1:{port}/", f"http://127.0.0.1:{control}", port)
-    running.stop_one("network")
-    server.shutdown()
-    server.server_close()
+    with http_server(lambda asked: (200, asked.body)) as echo:
+        route = f"far:{port}:{echo.rpartition(':')[2]}"
+        command = [sys.executable, "-m", "local.network", "--control-port", str(control), "--route", route]
+        running.start(Service("network", command, http_ok(f"http://127.0.0.1:{control}/")))
+        yield Net(f"http://127.0.0.1:{port}/", f"http://127.0.0.1:{control}", port)
+        running.stop_one("network")
 
 
 def ask(url: str, body: bytes = b"x") -> tuple[bytes, float]:

@@ -3,11 +3,9 @@
 import json
 import shlex
 import sys
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,26 +84,23 @@ class Ml(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def ml(azurite: Any, running: Supervisor, serving: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ml]:
+def ml(
+    azurite: Any,
+    running: Supervisor,
+    serving: Any,
+    http_server: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Ml]:
     folder, port = tmp_path_factory.mktemp("ml"), free_port()
     events: list[dict[str, Any]] = []
     refusals = iter([503])  # the first delivery fails, and has to be repeated
 
-    class Hook(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status = next(refusals, 200)
-            if status == 200:
-                events.extend(body)
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def hook(asked: Any) -> tuple[int, bytes]:
+        status = next(refusals, 200)
+        if status == 200:
+            events.extend(json.loads(asked.body))
+        return status, b""
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    hook = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
-    threading.Thread(target=hook.serve_forever, daemon=True).start()
     (folder / "train.py").write_text(TRAIN)
     make_storage(azurite.connection, queues=[], containers=["ml-tests"], tables=[])
     container = ContainerClient.from_connection_string(azurite.connection, "ml-tests")
@@ -118,15 +113,14 @@ def ml(azurite: Any, running: Supervisor, serving: Any, tmp_path_factory: pytest
         "OPPORTUNE_LOCAL_WORK": str(folder),
         "OPPORTUNE_LOCAL_SERVE_URL": serving.url,
         "OPPORTUNE_ADMIN_TOKEN": "secret",
-        "OPPORTUNE_LOCAL_EVENTGRID_URL": f"http://127.0.0.1:{hook.server_address[1]}/hook",
     }
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "local.azure.ml", "--port", str(port)]
-    running.start(Service("ml", command, http_ok(f"{url}/healthz"), env))
-    yield Ml(url, container, events, folder / "train.py")
-    running.stop_one("ml")
-    hook.shutdown()
-    hook.server_close()
+    with http_server(hook) as heard:
+        env["OPPORTUNE_LOCAL_EVENTGRID_URL"] = f"{heard}/hook"
+        running.start(Service("ml", command, http_ok(f"{url}/healthz"), env))
+        yield Ml(url, container, events, folder / "train.py")
+        running.stop_one("ml")
 
 
 Eventually = Callable[..., Any]

@@ -4,9 +4,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -22,23 +20,13 @@ print(documents.get("federated", "k").body.decode(), session().get_credentials()
 """
 
 
-def test_the_managed_identity_takes_the_role_on_without_a_stored_key(moto):
+def test_the_managed_identity_takes_the_role_on_without_a_stored_key(moto, http_server):
     asked = []
 
-    class Identity(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(parse_qs(urlsplit(self.path).query)["resource"][0])
-            text = json.dumps({"access_token": "entra-token", "expires_on": str(int(time.time()) + 7200)}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
+    def identity(request):
+        asked.append(parse_qs(urlsplit(request.path).query)["resource"][0])
+        return 200, json.dumps({"access_token": "entra-token", "expires_on": str(int(time.time()) + 7200)}).encode()
 
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Identity)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     env |= {
         "AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"],
@@ -46,12 +34,13 @@ def test_the_managed_identity_takes_the_role_on_without_a_stored_key(moto):
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/opportune-qa-dev-azure-peer",
         "AWS_ROLE_AUDIENCE": "api://opportune-qa",
-        "IDENTITY_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}/msi",
         "IDENTITY_HEADER": "x",
     }
     root = Path(__file__).parents[3]
-    done = subprocess.run([sys.executable, "-c", USE], env=env, cwd=root, capture_output=True, text=True, timeout=60)
-    server.shutdown()
-    server.server_close()
+    with http_server(identity) as url:
+        env["IDENTITY_ENDPOINT"] = f"{url}/msi"
+        done = subprocess.run(
+            [sys.executable, "-c", USE], env=env, cwd=root, capture_output=True, text=True, timeout=60
+        )
     assert done.stdout.split() == ["v", "assume-role-with-web-identity"], done.stderr
     assert asked == ["api://opportune-qa"]

@@ -1,8 +1,6 @@
 """A service that refuses, stumbles or answers with something else."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -14,31 +12,19 @@ THROTTLED = (400, b'{"__type": "com.amazonaws.dynamodb#ThrottlingException", "me
 
 
 @pytest.fixture
-def answers(monkeypatch):
+def answers(monkeypatch, http_server):
     """The answers to come, (status, body); every request takes one and leaves its operation."""
     to_come, asked = [], []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            self.rfile.read(int(self.headers["Content-Length"]))
-            asked.append(self.headers["X-Amz-Target"])
-            status, body = to_come.pop(0)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(request):
+        asked.append(request.headers["X-Amz-Target"])
+        return to_come.pop(0)
 
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://127.0.0.1:{server.server_address[1]}")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
         monkeypatch.setenv(name, "us-east-1")
-    yield to_come, asked
-    server.shutdown()
-    server.server_close()
+    with http_server(answer) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", url)
+        yield to_come, asked
 
 
 @pytest.mark.parametrize("first", [THROTTLED, (503, b"<html>"), (200, b"not JSON")])

@@ -1,9 +1,7 @@
 """Entra tokens against a local server that answers as the identity endpoints and the login service do."""
 
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -15,32 +13,18 @@ STORAGE = "https://storage.azure.com"
 
 
 @pytest.fixture
-def provider():
+def provider(http_server):
     """(address, requests seen, settable answer)."""
     seen, answer = [], {"status": 200, "body": {"access_token": "t0", "expires_on": str(int(time.time()) + 7200)}}
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            path = urlsplit(self.path)
-            time.sleep(answer.get("wait_s", 0.0))
-            seen.append((path.path, parse_qs(path.query), parse_qs(body), self.headers))
-            text = json.dumps(answer["body"]).encode()
-            self.send_response(answer["status"])
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
+    def reply(asked):
+        path = urlsplit(asked.path)
+        time.sleep(answer.get("wait_s", 0.0))
+        seen.append((path.path, parse_qs(path.query), parse_qs(asked.body.decode()), asked.headers))
+        return answer["status"], json.dumps(answer["body"]).encode()
 
-        do_POST = do_GET
-
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", seen, answer
-    server.shutdown()
-    server.server_close()
+    with http_server(reply) as url:
+        yield url, seen, answer
 
 
 def test_a_function_app_asks_its_managed_identity_once(provider):

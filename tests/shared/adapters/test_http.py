@@ -1,7 +1,6 @@
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,32 +10,18 @@ from shared.errors import InvalidInputError, UnavailableError
 
 
 @pytest.fixture
-def server():
+def server(http_server):
     """A server that answers as its `reply` says (status, body, seconds) and keeps what it was sent."""
+    made = SimpleNamespace(seen=[], reply=(200, b"{}", 0.0))
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(asked):
+        made.seen.append(asked)
+        status, body, seconds = made.reply
+        time.sleep(seconds)
+        return status, body
 
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            made.seen.append((self.path, dict(self.headers), body, self.client_address))
-            status, answer, seconds = made.reply
-            time.sleep(seconds)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *args):
-            pass
-
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.seen, made.reply = [], (200, b"{}", 0.0)
-    made.url = f"http://127.0.0.1:{made.server_address[1]}"
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    yield made
-    made.shutdown()
-    made.server_close()
+    with http_server(answer) as made.url:
+        yield made
 
 
 def invoke(server, timeout_s=5.0):
@@ -46,8 +31,8 @@ def invoke(server, timeout_s=5.0):
 def test_the_body_and_headers_arrive_and_the_answer_comes_back(server):
     server.reply = (200, b'{"answer": "42"}', 0.0)
     assert invoke(server) == {"answer": "42"}
-    path, headers, body, _ = server.seen[0]
-    assert (path, headers["traceparent"], json.loads(body)) == ("/predict", "00-x", {"question": "ü"})
+    (asked,) = server.seen
+    assert (asked.path, asked.headers["traceparent"], json.loads(asked.body)) == ("/predict", "00-x", {"question": "ü"})
 
 
 @pytest.mark.parametrize(
@@ -86,14 +71,14 @@ def test_connections_are_kept(server):
     client = HttpInference()
     for _ in range(3):
         client.invoke(f"{server.url}/predict", {}, 5.0, {})
-    assert len({address for _, _, _, address in server.seen}) == 1
+    assert len({asked.client for asked in server.seen}) == 1
 
 
 def test_a_pushed_metric_replaces_its_own_value_only(server):
     Pushgateway(server.url).push("llm_rl_redeploy_total", 3.0, {"service": "q/a"})
-    path, _, body, _ = server.seen[0]
-    assert path == "/metrics/job/opportune/service@base64/cS9h"
-    assert body == b"# TYPE llm_rl_redeploy_total counter\nllm_rl_redeploy_total 3.0\n"
+    (asked,) = server.seen
+    assert asked.path == "/metrics/job/opportune/service@base64/cS9h"
+    assert asked.body == b"# TYPE llm_rl_redeploy_total counter\nllm_rl_redeploy_total 3.0\n"
 
 
 def test_a_gateway_that_refuses_or_is_gone_is_unavailable(server):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import boto3
@@ -28,66 +26,43 @@ class Seen(NamedTuple):
     body: bytes
 
 
-class Server(ThreadingHTTPServer):
+class Server:
     """Answers with `reply`: status, body, headers, seconds to wait."""
 
-    daemon_threads = True
-    reply: tuple[int, bytes, dict[str, str], float] = (200, b'{"answer": "42"}', {}, 0.0)
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        self.reply: tuple[int, bytes, dict[str, str], float] = (200, b'{"answer": "42"}', {}, 0.0)
         self.seen: list[Seen] = []
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.url = ""
 
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.seen.append(Seen(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-        status, answer, headers, seconds = self.server.reply
+    def answer(self, asked: Any) -> tuple[int, bytes, dict[str, str]]:
+        self.seen.append(Seen(asked.path, {k.lower(): v for k, v in asked.headers.items()}, asked.body))
+        if asked.method == "GET":  # a managed identity
+            return 200, json.dumps({"access_token": "from-entra", "expires_on": time.time() + 3600}).encode(), {}
+        status, told, headers, seconds = self.reply
         time.sleep(seconds)
-        self._send(status, answer, headers)
-
-    def do_GET(self) -> None:
-        """A managed identity."""
-        self.server.seen.append(Seen(self.path, {k.lower(): v for k, v in self.headers.items()}, b""))
-        self._send(200, json.dumps({"access_token": "from-entra", "expires_on": time.time() + 3600}).encode(), {})
-
-    def _send(self, status: int, answer: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(answer)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+        return status, told, {"Content-Type": "application/json", **headers}
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch, http_server: Callable[..., Any]) -> Iterator[Server]:
     made = Server()
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
-        "AWS_SECRET_ACCESS_KEY": "example-secret",
-        "AWS_SESSION_TOKEN": "example-session",
-        "AWS_REGION": "eu-west-1",
-        "AWS_DEFAULT_REGION": "eu-west-1",
-        "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": made.url,
-        "IDENTITY_ENDPOINT": f"{made.url}/identity",
-        "IDENTITY_HEADER": "proof",
-    }.items():
-        monkeypatch.setenv(name, value)
-    aws.client.cache_clear()
-    aws.session.cache_clear()
-    yield made
-    made.shutdown()
-    made.server_close()
-    aws.client.cache_clear()
-    aws.session.cache_clear()
+    with http_server(made.answer) as made.url:
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+            "AWS_SECRET_ACCESS_KEY": "example-secret",
+            "AWS_SESSION_TOKEN": "example-session",
+            "AWS_REGION": "eu-west-1",
+            "AWS_DEFAULT_REGION": "eu-west-1",
+            "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": made.url,
+            "IDENTITY_ENDPOINT": f"{made.url}/identity",
+            "IDENTITY_HEADER": "proof",
+        }.items():
+            monkeypatch.setenv(name, value)
+        aws.client.cache_clear()
+        aws.session.cache_clear()
+        yield made
+        aws.client.cache_clear()
+        aws.session.cache_clear()
 
 
 def sagemaker(server: Server, timeout_s: float = 5.0) -> dict[str, Any]:

@@ -7,10 +7,9 @@ import json
 import re
 import socket
 import subprocess
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import parse_qsl, quote
 
 import pytest
@@ -40,27 +39,26 @@ llm_bleu{service="other",cloud="aws",model_version="v1"} 0.1
 """
 
 
-class Answer(BaseHTTPRequestHandler):
-    status, body = 200, EXPOSED
-    seen: dict[str, str]
-
-    def do_GET(self) -> None:
-        type(self).seen = dict(self.headers)
-        self.send_response(self.status)
-        self.send_header("Content-Type", "text/plain" if self.body is EXPOSED else "application/json")
-        self.end_headers()
-        requests_so_far = int(time.time() * 10)  # a quarter of a second each
-        page = self.body.replace("SUM", str(requests_so_far / 4)).replace("COUNT", str(requests_so_far))
-        self.wfile.write(page.encode())
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+NOTHING = b'{"status": "success", "data": {"result": []}}'
 
 
-def serve(handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
+class Always:
+    """The same answer to everyone, and what was asked."""
+
+    def __init__(self, status: int = 200, body: bytes = NOTHING) -> None:
+        self.told = status, body
+        self.seen: list[Any] = []
+
+    def answer(self, asked: Any) -> tuple[int, bytes]:
+        self.seen.append(asked)
+        return self.told
+
+
+def scraped(asked: Any) -> tuple[int, bytes, dict[str, str]]:
+    """The page of a serving container."""
+    requests_so_far = int(time.time() * 10)  # a quarter of a second each
+    page = EXPOSED.replace("SUM", str(requests_so_far / 4)).replace("COUNT", str(requests_so_far))
+    return 200, page.encode(), {"Content-Type": "text/plain"}
 
 
 def free_port() -> int:
@@ -70,38 +68,37 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prometheus(tmp_path_factory: pytest.TempPathFactory, http_server: Callable[..., Any]) -> Iterator[str]:
     """A Prometheus that has scraped a serving container for a few seconds."""
     folder = tmp_path_factory.mktemp("prometheus")
-    target = serve(Answer)
-    config = {
-        "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"},
-        "scrape_configs": [
-            {"job_name": "serving", "static_configs": [{"targets": [f"127.0.0.1:{target.server_address[1]}"]}]}
-        ],
-    }
-    path = folder / "prometheus.json"
-    path.write_text(json.dumps(config))
-    port = free_port()
-    process = subprocess.Popen(
-        [
-            str(tool("prometheus")),
-            f"--config.file={path}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-        ],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not _ready(port):
-            assert process.poll() is None and time.monotonic() < deadline, "Prometheus did not start"
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
-        target.shutdown()
+    with http_server(scraped) as target:
+        config = {
+            "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"},
+            "scrape_configs": [
+                {"job_name": "serving", "static_configs": [{"targets": [target.removeprefix("http://")]}]}
+            ],
+        }
+        path = folder / "prometheus.json"
+        path.write_text(json.dumps(config))
+        port = free_port()
+        process = subprocess.Popen(
+            [
+                str(tool("prometheus")),
+                f"--config.file={path}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            deadline = time.monotonic() + 60
+            while not _ready(port):
+                assert process.poll() is None and time.monotonic() < deadline, "Prometheus did not start"
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(10)
 
 
 def _ready(port: int) -> bool:
@@ -178,56 +175,52 @@ def test_nobody_answers() -> None:
         (200, '{"data": {"result": [7]}}', "not a Prometheus answer"),
     ],
 )
-def test_every_bad_answer_is_one_clear_error(status: int, body: str, told: str) -> None:
-
-    class Bad(Answer):
-        pass
-
-    Bad.status, Bad.body = status, body
-    server = serve(Bad)
-    try:
-        source = PrometheusMetrics(f"http://127.0.0.1:{server.server_address[1]}", "qa", token="secret-token")
+def test_every_bad_answer_is_one_clear_error(
+    status: int, body: str, told: str, http_server: Callable[..., Any]
+) -> None:
+    server = Always(status, body.encode())
+    with http_server(server.answer) as url:
+        source = PrometheusMetrics(url, "qa", token="secret-token")
         with pytest.raises(MetricsUnavailableError, match=told) as failure:
             source.window(0, 60, 60)
         with pytest.raises(MetricsUnavailableError, match=told):
             source.served(60, 60)
-    finally:
-        server.shutdown()
-    assert Bad.seen["Authorization"] == "Bearer secret-token"
+    assert {asked.headers["Authorization"] for asked in server.seen} == {"Bearer secret-token"}
     assert "secret-token" not in str(failure.value)
 
 
-class Amazon(Answer):
+class Amazon:
     """Answers only a request whose signature it computes itself, from what arrived and the key it shares."""
 
     secret = "example-secret"
-    scopes: list[str]
 
-    def do_GET(self) -> None:
-        given = self.headers["Authorization"] or ""
+    def __init__(self) -> None:
+        self.url = ""
+        self.seen: list[Any] = []
+        self.scopes: list[str] = []
+
+    def answer(self, asked: Any) -> tuple[int, bytes]:
+        self.seen.append(asked)
+        given = asked.headers["Authorization"] or ""
         scope = re.search(r"Credential=AKIDEXAMPLE/([^,]+), SignedHeaders=([^,]+), Signature=(\w+)", given)
-        path, _, query = self.path.partition("?")
+        if not scope:
+            return 403, b"{}"
+        path, _, query = asked.path.partition("?")
         # the form that AWS documents: decoded, encoded again with only A-Za-z0-9-_.~ kept, sorted
         pairs = sorted((quote(k, safe="-_.~"), quote(v, safe="-_.~")) for k, v in parse_qsl(query))
-        ok = False
-        if scope:
-            named = scope.group(2).split(";")
-            lines = [f"{name}:{' '.join((self.headers[name] or '').split())}" for name in named]
-            body = hashlib.sha256(b"").hexdigest()
-            canonical = "\n".join(
-                ["GET", path, "&".join(f"{k}={v}" for k, v in pairs), *lines, "", scope.group(2), body]
-            )
-            request = AWSRequest("GET", f"http://{self.headers['Host']}{self.path}")
-            request.context["timestamp"] = self.headers["X-Amz-Date"]
-            signer = SigV4Auth(Credentials("AKIDEXAMPLE", self.secret), "aps", scope.group(1).split("/")[1])
-            ok = signer.signature(signer.string_to_sign(request, canonical), request) == scope.group(3)
-            type(self).scopes.append(scope.group(1))
-        self.status, self.body = (200, '{"status": "success", "data": {"result": []}}') if ok else (403, "{}")
-        super().do_GET()
+        lines = [f"{name}:{' '.join((asked.headers[name] or '').split())}" for name in scope.group(2).split(";")]
+        body = hashlib.sha256(b"").hexdigest()
+        canonical = "\n".join(["GET", path, "&".join(f"{k}={v}" for k, v in pairs), *lines, "", scope.group(2), body])
+        request = AWSRequest("GET", f"http://{asked.headers['Host']}{asked.path}")
+        request.context["timestamp"] = asked.headers["X-Amz-Date"]
+        signer = SigV4Auth(Credentials("AKIDEXAMPLE", self.secret), "aps", scope.group(1).split("/")[1])
+        self.scopes.append(scope.group(1))
+        ok = signer.signature(signer.string_to_sign(request, canonical), request) == scope.group(3)
+        return (200, NOTHING) if ok else (403, b"{}")
 
 
 @pytest.fixture
-def amazon(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def amazon(monkeypatch: pytest.MonkeyPatch, http_server: Callable[..., Any]) -> Iterator[Amazon]:
     for name, value in {
         "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
         "AWS_SECRET_ACCESS_KEY": Amazon.secret,
@@ -236,29 +229,29 @@ def amazon(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     }.items():
         monkeypatch.setenv(name, value)
     aws.session.cache_clear()
-    Amazon.scopes = []
-    server = serve(Amazon)
-    yield f"http://127.0.0.1:{server.server_address[1]}/workspaces/ws-1"
-    server.shutdown()
+    made = Amazon()
+    with http_server(made.answer) as url:
+        made.url = f"{url}/workspaces/ws-1"
+        yield made
     aws.session.cache_clear()
 
 
-def test_amazons_prometheus_accepts_the_signature_of_every_query(amazon: str) -> None:
-    window = PrometheusMetrics(amazon, "qa", auth="sigv4").window(0, 60, 60)
+def test_amazons_prometheus_accepts_the_signature_of_every_query(amazon: Amazon) -> None:
+    window = PrometheusMetrics(amazon.url, "qa", auth="sigv4").window(0, 60, 60)
     assert set(window.series) == set(METRICS)
-    assert len(Amazon.scopes) == 1, "one request for all of them"
-    assert {scope.split("/", 1)[1] for scope in Amazon.scopes} == {"eu-central-1/aps/aws4_request"}
-    assert Amazon.seen["X-Amz-Security-Token"] == "example-session"
+    assert len(amazon.scopes) == 1, "one request for all of them"
+    assert {scope.split("/", 1)[1] for scope in amazon.scopes} == {"eu-central-1/aps/aws4_request"}
+    assert amazon.seen[0].headers["X-Amz-Security-Token"] == "example-session"
 
 
-def test_a_wrong_key_is_refused_and_never_shown(amazon: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_is_refused_and_never_shown(amazon: Amazon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-secret")
     with pytest.raises(MetricsUnavailableError, match="403") as failure:
-        PrometheusMetrics(amazon, "qa", auth="sigv4").window(0, 60, 60)
+        PrometheusMetrics(amazon.url, "qa", auth="sigv4").window(0, 60, 60)
     assert "secret" not in str(failure.value)
 
 
-def test_the_workspaces_region_counts_not_the_functions(amazon: str) -> None:
+def test_the_workspaces_region_counts_not_the_functions(amazon: Amazon) -> None:
     url = "https://aps-workspaces.us-west-2.amazonaws.com/workspaces/ws-1/api/v1/query"
     request = requests.Request("GET", url, params={"query": "up or vector(1)"}).prepare()
     signed = _Signature()(request)
@@ -266,32 +259,25 @@ def test_the_workspaces_region_counts_not_the_functions(amazon: str) -> None:
     assert signed.url == f"{url}?query=up%20or%20vector%281%29"
 
 
-def test_without_an_identity_it_says_what_to_do(amazon: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_identity_it_says_what_to_do(amazon: Amazon, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(MetricsUnavailableError, match="set AWS_REGION"):
-        PrometheusMetrics(amazon, "qa", auth="sigv4").window(0, 60, 60)
+        PrometheusMetrics(amazon.url, "qa", auth="sigv4").window(0, 60, 60)
 
 
-def test_auth_none_sends_no_token() -> None:
-    server = serve(type("Plain", (Answer,), {"body": '{"data": {"result": []}}'}))
-    try:
-        url = f"http://127.0.0.1:{server.server_address[1]}"
+def test_auth_none_sends_no_token(http_server: Callable[..., Any]) -> None:
+    server = Always()
+    with http_server(server.answer) as url:
         PrometheusMetrics(url, "qa", token="secret-token", auth="none").window(0, 60, 60)
-    finally:
-        server.shutdown()
-    seen: dict[str, str] = server.RequestHandlerClass.seen  # type: ignore[attr-defined]
-    assert "Authorization" not in seen
+    assert "Authorization" not in server.seen[0].headers
 
 
-def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = serve(type("Proxy", (Answer,), {"body": '{"data": {"result": []}}'}))
+def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, http_server: Callable[..., Any]) -> None:
+    server = Always()
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_address[1]}")
-    try:
+    with http_server(server.answer) as url:
+        monkeypatch.setenv("http_proxy", url)
         PrometheusMetrics("http://prometheus.example:9090", "qa").window(0, 60, 60)
-    finally:
-        server.shutdown()
-    seen: dict[str, str] = server.RequestHandlerClass.seen  # type: ignore[attr-defined]
-    assert seen["Host"] == "prometheus.example:9090"
+    assert server.seen[0].headers["Host"] == "prometheus.example:9090"
