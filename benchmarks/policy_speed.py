@@ -4,8 +4,8 @@
 
 One thread throughout. The network alone is the median over 5,000 evaluations of one observation; "one more step" is a
 decision whose history grew by one step since the last one, "whole history" one that starts from nothing. Environment
-steps per second are those of 256 services: the environment by itself, and inside PPO's training with its updates, for
-the six numbers and for the multi-stream network.
+steps per second: the environment by itself with 256 services, and inside PPO's training with its updates, for the
+recipes of the two shipped policies; "one pass" is the second one with a single pass over each rollout instead of three.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from policy.training.environment import LLMVecEnv
 from policy.training.generators import generate
 from policy.training.pool import Pool, training_pool
 from policy.training.replay import replay
-from policy.training.train import PRESETS, build
+from policy.training.train import PRESETS, Recipe, build
 
 SERVICES: Final = 256
 STEPS: Final = 64
+ROLLOUTS: Final = 4
 
 
 class _Keeper:
@@ -91,15 +92,16 @@ def environment_speed(pool: Pool, observation: Observation) -> float:
     return SERVICES * STEPS / (time.perf_counter() - begin)
 
 
-def training_speed(pool: Pool, preset: str) -> float:
+def training_speed(pool: Pool, recipe: Recipe) -> float:
     """Environment steps per second inside PPO, updates included."""
-    recipe = replace(PRESETS[preset], services=SERVICES)
-    env = LLMVecEnv(pool, SERVICES, Rules(recipe.observation), 0, recipe.observation == "multistream", 20.0)
+    env = LLMVecEnv(pool, recipe.services, Rules(recipe.observation), 0, recipe.observation == "multistream", 20.0)
     model = build(recipe, env)
-    model.learn(SERVICES * recipe.n_steps)
+    rollout = recipe.services * recipe.n_steps
+    model.learn(rollout)
+    steps = ROLLOUTS * rollout
     begin = time.perf_counter()
-    model.learn(8 * SERVICES * recipe.n_steps)
-    return 8 * SERVICES * recipe.n_steps / (time.perf_counter() - begin)
+    model.learn(steps)
+    return steps / (time.perf_counter() - begin)
 
 
 def main() -> None:
@@ -116,7 +118,9 @@ def main() -> None:
     kinds: tuple[tuple[Observation, str], ...] = (("paper", "ppo-paper"), ("multistream", "ppo"))
     for observation, preset in kinds:
         result[f"{observation}_environment_steps_per_s"] = environment_speed(pool, observation)
-        result[f"{observation}_training_steps_per_s"] = training_speed(pool, preset)
+        result[f"{observation}_training_steps_per_s"] = training_speed(pool, PRESETS[preset])
+    one_pass = replace(PRESETS["ppo"], services=1024, n_steps=16, minibatches=4, epochs=1)
+    result["multistream_training_one_pass_steps_per_s"] = training_speed(pool, one_pass)
     print("| what | |\n|---|---|")
     for name, value in result.items():
         print(f"| {name} | {value:,.0f} |")
