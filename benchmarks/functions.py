@@ -92,6 +92,17 @@ class _Prometheus(BaseHTTPRequestHandler):
 
 
 @contextmanager
+def constant_prometheus() -> Iterator[str]:
+    """The address of a Prometheus for which everything is always 0.5: a healthy service of middling quality."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Prometheus) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+@contextmanager
 def clouds() -> Iterator[dict[str, str]]:
     """A moto with the table and queues of a deployment, and a Prometheus; yields the functions' environment."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -100,15 +111,12 @@ def clouds() -> Iterator[dict[str, str]]:
     # AWS keeps connections open; moto's own server closes each one after its answer
     server = create_server(DomainDispatcherApplication(create_backend_app), host="127.0.0.1", port=0, threads=8)
     threading.Thread(target=server.run, daemon=True).start()
-    prometheus = ThreadingHTTPServer(("127.0.0.1", 0), _Prometheus)
-    threading.Thread(target=prometheus.serve_forever, daemon=True).start()
     env = {
         "AWS_ACCESS_KEY_ID": "x",
         "AWS_SECRET_ACCESS_KEY": "x",
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.effective_port}",
-        "OPPORTUNE_PROMETHEUS_URL": f"http://127.0.0.1:{prometheus.server_address[1]}",
         "OPPORTUNE_MODE": "watch",
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
@@ -116,9 +124,9 @@ def clouds() -> Iterator[dict[str, str]]:
     }
     make_resources(env)
     try:
-        yield env
+        with constant_prometheus() as url:
+            yield {**env, "OPPORTUNE_PROMETHEUS_URL": url}
     finally:
-        prometheus.shutdown()
         server.close()
 
 

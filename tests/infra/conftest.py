@@ -6,17 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from infra.runtimes import ROOT, clean_env
-from shared.queries import METRIC, METRICS
 
 #: osls never contacts AWS when it packages; it only wants to see credentials
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "eu-west-1"}
@@ -144,32 +140,8 @@ def deployed(deployment: Callable[..., Path], prometheus: str) -> Iterator[Deplo
 
 @pytest.fixture(scope="session")
 def prometheus() -> Iterator[str]:
-    """A Prometheus whose every query has a sample per step, all 0.5: a healthy service of middling quality."""
+    """A Prometheus whose metrics are all 0.5: a healthy service of middling quality."""
+    from benchmarks.functions import constant_prometheus
 
-    class Api(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked = parse_qs(urlsplit(self.path).query)
-            if "start" in asked:
-                start, end, step = (float(asked[name][0]) for name in ("start", "end", "step"))
-                values = [[start + n * step, "0.5"] for n in range(int((end - start) / step) + 1)]
-                data = {
-                    "resultType": "matrix",
-                    "result": [{"metric": {METRIC: name}, "values": values} for name in METRICS],
-                }
-            else:
-                data = {"resultType": "vector", "result": []}
-            body = json.dumps({"status": "success", "data": data}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    with constant_prometheus() as url:
+        yield url
