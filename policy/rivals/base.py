@@ -39,6 +39,14 @@ def reference_quality(measured: Floats, samples: int) -> float:
     return float(measured[:samples].mean())
 
 
+def quality_drops(history: History, window: int) -> Floats:
+    """How far each measurement after the serving model's first `window` lies below their mean; empty before it."""
+    measured = serving_quality(history)
+    if len(measured) <= window:
+        return measured[:0]
+    return reference_quality(measured, window) - measured[window:]
+
+
 def smoothed_quality(measured: Floats, samples: int) -> float:
     """The mean of the last measurements."""
     return float(measured[-samples:].mean())

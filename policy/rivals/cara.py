@@ -11,15 +11,12 @@ from typing import ClassVar
 import numpy as np
 
 from policy.history import Floats, History
-from policy.rivals.base import Rule, last_started, reference_quality, serving_quality
+from policy.rivals.base import Rule, last_started, quality_drops
 
 
 def staleness(history: History, window: int) -> Floats:
     """psi of the serving model at each measured step after its first `window`; may be empty."""
-    measured = serving_quality(history)
-    if len(measured) <= window:
-        return measured[:0]
-    return np.asarray(np.maximum(0.0, reference_quality(measured, window) - measured[window:]))
+    return np.asarray(np.maximum(0.0, quality_drops(history, window)))
 
 
 class CaraThreshold(Rule):

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from policy.history import Floats, History
-from policy.rivals.base import Rule, reference_quality, serving_quality
+from policy.rivals.base import Rule, quality_drops
 
 
 def cusum(drops: Floats) -> float:
@@ -25,9 +25,7 @@ class Cusum(Rule):
     def fires(self, history: History) -> bool:
         """Whether the sum over the serving model's life passes the limit."""
         p = self.parameters(history)
-        window = int(p["window"])
-        measured = serving_quality(history)
-        if len(measured) <= window:
+        drops = quality_drops(history, int(p["window"]))
+        if not len(drops):
             return False
-        drops = reference_quality(measured, window) - measured[window:] - p["slack"]
-        return cusum(drops) > p["limit"]
+        return cusum(drops - p["slack"]) > p["limit"]

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from policy.history import History
-from policy.rivals.base import Rule, reference_quality, serving_quality
+from policy.rivals.base import Rule, quality_drops
 
 
 class Modyn(Rule):
@@ -25,11 +25,10 @@ class Modyn(Rule):
     def fires(self, history: History) -> bool:
         """Whether the integral has reached the cost."""
         p = self.parameters(history)
-        window = int(p["window"])
-        measured = serving_quality(history)
-        if len(measured) <= window:
+        drops = quality_drops(history, int(p["window"]))
+        if not len(drops):
             return False
-        new = np.maximum(0.0, reference_quality(measured, window) - measured[window:])
+        new = np.maximum(0.0, drops)
         current = np.cumsum(new) - new
         cumulated = float((current + new / 2.0).sum())
         step_value = history.value_usd_per_quality_hour * history.step_minutes / 60.0

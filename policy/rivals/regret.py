@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from policy.history import History
-from policy.rivals.base import Rule, reference_quality, serving_quality
+from policy.rivals.base import Rule, quality_drops
 
 
 class Regret(Rule):
@@ -21,10 +21,8 @@ class Regret(Rule):
     def fires(self, history: History) -> bool:
         """Whether the accumulated dollars reach k times today's cheapest retrain."""
         p = self.parameters(history)
-        window = int(p["window"])
-        measured = serving_quality(history)
-        if len(measured) <= window:
+        drops = quality_drops(history, int(p["window"]))
+        if not len(drops):
             return False
-        lost = float((reference_quality(measured, window) - measured[window:]).sum())
         step_value = history.value_usd_per_quality_hour * history.step_minutes / 60.0
-        return lost * step_value >= p["k"] * float(history.retrain_cost_usd().min())
+        return float(drops.sum()) * step_value >= p["k"] * float(history.retrain_cost_usd().min())
