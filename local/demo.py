@@ -39,8 +39,10 @@ SLOT_MINUTES: Final = 1.0
 NEAR_S: Final = 0.005
 FAR_S: Final = 0.06
 SWAP_AT: Final = 0.5
-#: questions per group: what the small model learns within a retrain of about twenty seconds
+#: questions per group: what the small model learns within one retrain
 PER_GROUP: Final = 32
+#: what a retrain of the small model takes on a machine with nothing else to do, real seconds
+RETRAIN_S: Final = 20.0
 TIMEOUT_S: Final = 10.0
 #: live quality, as the policy sees it, is that of this many slots
 QUALITY_WINDOW_SLOTS: Final = 6
@@ -239,6 +241,7 @@ def _environment(policy: str, options: DemoOptions, model: Path) -> dict[str, st
         "OPPORTUNE_STATIC_EVERY_SLOTS": str(round(options.every_minutes / SLOT_MINUTES)),
         "OPPORTUNE_SLOT_SECONDS": repr(options.slot_s),
         "OPPORTUNE_TIME_SCALE": repr(options.speed),
+        **{f"OPPORTUNE_TRAIN_HOURS_{cloud.upper()}": repr(RETRAIN_S * options.speed / 3600.0) for cloud in CLOUDS},
         "OPPORTUNE_BASE_MODEL": str(model),
         "OPPORTUNE_SERVE_WINDOW_SECONDS": repr(QUALITY_WINDOW_SLOTS * options.slot_s),
     }

@@ -95,6 +95,8 @@ def _continues(history: History, last: History) -> bool:
     past = slice(0, last.t + 1)
     if history.t < last.t or history.value_usd_per_quality_hour != last.value_usd_per_quality_hour:
         return False
+    if not np.array_equal(history.train_hours, last.train_hours):
+        return False
     live_before = [r for r in history.retrains if r.live is not None and r.live <= last.t]
     if live_before != [r for r in last.retrains if r.live is not None and r.live <= last.t]:
         return False

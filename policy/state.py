@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from policy.history import Floats, History, Retrain
-from shared.contracts import CLOUDS, JobRecord, JobStatus, MetricWindow, Series, slot_of
+from shared.contracts import CLOUDS, Cloud, JobRecord, JobStatus, MetricWindow, Series, slot_of
 from shared.errors import MetricsError, NoSamplesError
 from shared.queries import METRICS, query
 from shared.settings import Settings
@@ -133,6 +133,10 @@ def _filled(times: Floats, values: Floats, grid_s: Floats, max_gap_s: float) -> 
     return np.where(inside | trailing, filled, np.nan)
 
 
+#: a cloud's last retrains, whose median says how long the next one takes
+REMEMBERED_RETRAINS: Final = 3
+
+
 def window_of(settings: Settings, now_s: float) -> tuple[float, float]:
     """(start, end) of what a decision looks back on, in Unix seconds: whole slots, the last is the present one.
 
@@ -188,10 +192,26 @@ def history_of(window: MetricWindow, jobs: Sequence[JobRecord], settings: Settin
         cpu=columns["cpu"][first:],
         memory=columns["memory"][first:],
         price_usd_per_hour=np.tile([settings.price_usd_per_hour(cloud) for cloud in CLOUDS], (kept, 1)),
-        train_hours=np.array([settings.train_hours(cloud) for cloud in CLOUDS]),
+        train_hours=train_hours_of(jobs, settings),
         retrains=retrains_of(jobs, settings, start_s, step_s),
         in_flight=any(is_in_flight(record) for record in jobs),
     )
+
+
+def train_hours_of(jobs: Sequence[JobRecord], settings: Settings) -> Floats:
+    """Expected hours from the decision until the new model serves, per cloud, (2,).
+
+    The median of the cloud's last retrains that went live. A cloud without any is expected to take what is configured,
+    stretched as the other's were beyond theirs: a model that trains fast on one trains fast on both.
+    """
+    took: dict[Cloud, list[float]] = {cloud: [] for cloud in CLOUDS}
+    for record in sorted(jobs, key=lambda r: r.job.slot_s):
+        if record.status is JobStatus.LIVE:
+            seconds = max(record.updated_s - record.job.slot_s, settings.slot_seconds)
+            took[record.job.cloud].append(seconds * settings.time_scale / 3600.0)
+    known = {cloud: float(np.median(hours[-REMEMBERED_RETRAINS:])) for cloud, hours in took.items() if hours}
+    stretch = float(np.mean([hours / settings.train_hours(cloud) for cloud, hours in known.items()])) if known else 1.0
+    return np.array([known.get(cloud, settings.train_hours(cloud) * stretch) for cloud in CLOUDS])
 
 
 def is_in_flight(record: JobRecord) -> bool:

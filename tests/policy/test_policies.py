@@ -54,10 +54,19 @@ def test_a_stable_service_is_left_alone_and_a_drop_is_answered(name: str, seed: 
     policy = load_policy(name)
     stable = noisy(0.82, 32, seed)
     assert policy.decide(history(stable)) == 0
-    dropped = np.concatenate([noisy(0.82, 22, seed), noisy(0.42, 15, seed + 100)])
+    dropped = np.concatenate([noisy(0.82, 60, seed), noisy(0.42, 15, seed + 100)])
     # step by step, as a service lives it: the answer comes within as many slots of the drop as a retrain takes (data
     # of the new world has to gather first), and none before it
     answers = [policy.decide(history(dropped[: t + 1])) for t in range(len(dropped))]
+    assert not any(answers[:60])
+    assert any(answers[60:])
+
+
+def test_where_retrains_are_quick_a_drop_is_answered_at_once() -> None:
+    policy = load_policy("ppo")
+    quick = np.array([0.1, 0.1])  # six slots
+    dropped = np.concatenate([noisy(0.82, 22), noisy(0.42, 3, 100)])
+    answers = [policy.decide(history(dropped[: t + 1], train_hours=quick)) for t in range(len(dropped))]
     assert not any(answers[:22])
     assert any(answers[22:])
 
