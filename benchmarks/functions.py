@@ -49,7 +49,7 @@ GOALS: Final = {
 WARM_TICKS: Final = 120
 #: as many slots as a tick looks back at
 EARLIER_SLOTS: Final = 60
-_SECONDS: Final[dict[str, str]] = {"OPPORTUNE_SLOT_SECONDS": "1"}
+_SECONDS: Final[dict[str, str]] = {"OPPORTUNE_SLOT_SECONDS": "1", "OPPORTUNE_TIME_SCALE": "60"}
 HTTP_EVENT: Final = {
     "version": "2.0",
     "routeKey": "ANY /{proxy+}",
