@@ -49,6 +49,7 @@ GOALS: Final = {
 WARM_TICKS: Final = 120
 #: as many slots as a tick looks back at
 EARLIER_SLOTS: Final = 60
+#: slots of a second that stand for a minute: to the policy a retrain takes as many slots as in life
 _SECONDS: Final[dict[str, str]] = {"OPPORTUNE_SLOT_SECONDS": "1", "OPPORTUNE_TIME_SCALE": "60"}
 HTTP_EVENT: Final = {
     "version": "2.0",

@@ -40,6 +40,8 @@ REQUIRED: Final = ("cpu", "memory", "request_rate", "latency", "bleu", "accuracy
 SMOOTHING_STEPS: Final = 3
 #: the longest gap (in slots) that is filled by a straight line
 MAX_GAP_SLOTS: Final = 4.0
+#: a cloud's last retrains, whose median says how long the next one takes
+REMEMBERED_RETRAINS: Final = 3
 #: decision steps in which redeployments are counted
 REDEPLOY_WINDOW_STEPS: Final = 32
 
@@ -131,10 +133,6 @@ def _filled(times: Floats, values: Floats, grid_s: Floats, max_gap_s: float) -> 
     inside = (grid_s >= times[0]) & (grid_s <= times[-1]) & (gap <= max_gap_s)
     trailing = (grid_s > times[-1]) & (grid_s - times[-1] <= max_gap_s / 2.0)
     return np.where(inside | trailing, filled, np.nan)
-
-
-#: a cloud's last retrains, whose median says how long the next one takes
-REMEMBERED_RETRAINS: Final = 3
 
 
 def window_of(settings: Settings, now_s: float) -> tuple[float, float]:

@@ -163,6 +163,13 @@ def test_following_a_history_is_the_same_as_replaying_it() -> None:
         np.testing.assert_allclose(follower.follow(seen)[0], build(seen), rtol=1e-9, atol=1e-12)
 
 
+def test_what_is_learnt_of_how_long_a_retrain_takes_counts_for_the_whole_past() -> None:
+    quality, follower = noisy(0.8, 40), Follower()
+    follower.follow(history(quality[:39]))
+    quick = history(quality, train_hours=np.array([0.1, 0.1]))
+    np.testing.assert_allclose(follower.follow(quick)[0], build(quick), rtol=1e-9, atol=1e-12)
+
+
 def test_threads_may_share_a_follower() -> None:
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)  # threads take turns within a step, not once in many

@@ -74,15 +74,18 @@ def test_an_outlier_is_averaged() -> None:
     assert observe(history_of(spiky, (), SETTINGS, END))[3] == pytest.approx(1.1)
 
 
-def test_how_long_a_retrain_takes_is_learnt_from_those_that_went_live(record) -> None:
+def test_how_long_a_retrain_takes_is_learnt_from_those_that_went_live(record: Callable[..., JobRecord]) -> None:
     def hours(*jobs: JobRecord) -> list[float]:
         return [float(h) for h in history_of(window(), jobs, SETTINGS, END).train_hours]
 
     usual = [SETTINGS.train_hours("aws"), SETTINGS.train_hours("azure")]
     failed = record(JobStatus.FAILED, END - 9 * STEP, END - 8 * STEP)
     assert hours() == hours(failed) == usual
-    took = [record(JobStatus.LIVE, END - 3600.0 * back, END - 3600.0 * (back - share), cloud="azure")
-            for back, share in ((9, 0.9), (8, 0.4), (7, 0.2), (6, 0.3))]  # fmt: skip
+    spans = ((9, 0.9), (8, 0.4), (7, 0.2), (6, 0.3))  # hours ago, hours taken
+    took = [
+        record(JobStatus.LIVE, END - 3600.0 * ago, END - 3600.0 * (ago - hours_taken), cloud="azure")
+        for ago, hours_taken in spans
+    ]
     # the median of the last three on Azure; AWS was never seen and is as much slower than configured as Azure was
     assert hours(*took) == pytest.approx([0.3 * usual[0] / usual[1], 0.3])
     fast = record(JobStatus.LIVE, END - 600.0, END - 240.0, cloud="aws")
