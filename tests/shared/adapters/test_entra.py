@@ -95,11 +95,11 @@ def test_no_identity_says_what_to_do():
 
 def test_a_slow_identity_costs_no_more_than_the_caller_has_left_and_serves_the_next_one(provider):
     url, seen, answer = provider
-    answer["wait_s"] = 1.0
+    answer["wait_s"] = 4.0
     entra = Entra({"IDENTITY_ENDPOINT": url, "IDENTITY_HEADER": "x"})
     begun = time.monotonic()
     with pytest.raises(UnavailableError, match=r"no token within 0\.1 s"):
         entra.token(STORAGE, 0.1)
-    assert time.monotonic() - begun < 0.9
+    assert time.monotonic() - begun < 3.0
     assert entra.token(STORAGE, 30.0) == "t0"
     assert len(seen) == 1, "the first question was answered late, not asked twice"

@@ -148,11 +148,11 @@ def test_whatever_is_not_the_users_fault_lets_the_other_cloud_answer(
 def test_no_attempt_outlives_its_deadline_and_none_is_repeated(server: Server, ask: Any) -> None:
     ask(server)
     asked = sum(seen.path != "/identity" and bool(seen.body) for seen in server.seen)
-    server.reply = (200, b"{}", {}, 3.0)
+    server.reply = (200, b"{}", {}, 5.0)
     started = time.monotonic()
     with pytest.raises(UnavailableError):
         ask(server, timeout_s=0.2)
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 4.0
     assert sum(bool(seen.body) for seen in server.seen) == asked + 1
 
 

@@ -121,7 +121,7 @@ def test_a_request_past_its_deadline_is_not_computed(engine: GatedEngine) -> Non
         with pytest.raises(DeadlineExceededError, match=r"deadline of 0\.05 s"):
             batcher.answer("too late", 2, 0.05)
 
-        assert time.monotonic() - begin < 1
+        assert time.monotonic() - begin < 5
         engine.gate.set()
         running.result()
     batcher.close()
