@@ -148,12 +148,17 @@ def _unclaimed(deps: Deps, jobs: list[JobRecord], slot_s: float, now_s: float) -
 
 
 def _observed(deps: Deps, now_s: float) -> tuple[MetricWindow | MetricsError, dict[Cloud, Served]]:
-    """What the policy looks at, and what routers start from; metrics that fail are not asked twice."""
+    """What the policy looks at, and what routers start from; metrics that fail are not asked twice.
+
+    Of one cloud alone nobody asks how fast it is or whether it fell silent: there is no other to send requests to.
+    """
     cfg = deps.settings
     try:
         window = deps.metrics().window(*window_of(cfg, now_s), cfg.slot_seconds, REQUIRED)
     except MetricsError as exc:
         return exc, {}
+    if len(deps.clouds) == 1:
+        return window, {}
     try:
         return window, deps.metrics().served(now_s, cfg.slot_seconds)
     except MetricsError as exc:

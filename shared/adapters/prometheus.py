@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 from prometheus_api_client import PrometheusConnect
@@ -40,13 +40,19 @@ class PrometheusMetrics:
         self._url, self._service, self._timeout_s = url.rstrip("/"), service, timeout_s
         headers = {"Authorization": f"Bearer {token}"} if token and auth == "bearer" else None
         signature: Any = _Signature() if auth == "sigv4" else None
-        retry = Retry(total=1, backoff_factor=0.2, status_forcelist=(502, 503, 504), raise_on_status=False)
+        retry = Retry(
+            total=1,
+            backoff_factor=0.2,
+            status_forcelist=(502, 503, 504),
+            allowed_methods=("POST",),
+            raise_on_status=False,
+        )
         self._client = PrometheusConnect(
             self._url,
             headers=headers,
             auth=signature,
             retry=retry,
-            session=_session(self._url),
+            session=_Session(self._url),
             timeout=math.ceil(timeout_s),
         )
 
@@ -112,30 +118,36 @@ class PrometheusMetrics:
             raise MetricsUnavailableError(self._url, f"not a Prometheus answer: {_short(exc)}") from exc
 
 
+class _Session(requests.Session):
+    """Asks in the body of a POST: a long query in an address is encoded letter by letter, three times over.
+
+    What the environment says of proxies and certificates is looked up once, not before each request.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        found = self.merge_environment_settings(url, {}, None, None, None)
+        self.proxies, self.verify = found["proxies"], found["verify"]
+        self.trust_env = False
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """The request with its parameters as a form."""
+        request.method, request.data, request.params = "POST", request.params, {}
+        return super().prepare_request(request)
+
+
 class _Signature(requests.auth.AuthBase):
     """Signs each request with this process's AWS identity."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         from shared.adapters.sigv4 import signed
 
-        assert request.method and request.url, "requests prepared it"
-        address, _, query = request.url.partition("?")
-        # AWS signs a space as %20, requests writes it as a plus.
-        fields = urlencode(parse_qsl(query, keep_blank_values=True), quote_via=quote, safe="-_.~")
-        request.url = f"{address}?{fields}" if fields else address
-        found = _AMAZON.match(urlsplit(address).hostname or "")
+        assert request.method and request.url and isinstance(request.body, str), "requests prepared the form"
+        found = _AMAZON.match(urlsplit(request.url).hostname or "")
         region = found.group(1) if found else ""
-        request.headers.update(signed(request.method, request.url, b"", {}, service="aps", region=region))
+        proven = signed(request.method, request.url, request.body.encode(), {}, service="aps", region=region)
+        request.headers.update(proven)
         return request
-
-
-def _session(url: str) -> requests.Session:
-    """A session that asks the environment for proxies and certificates once; by itself it does before each request."""
-    session = requests.Session()
-    found = session.merge_environment_settings(url, {}, None, None, None)
-    session.proxies, session.verify = found["proxies"], found["verify"]
-    session.trust_env = False
-    return session
 
 
 def _finite(samples: list[tuple[float, str]]) -> tuple[list[float], list[float]]:

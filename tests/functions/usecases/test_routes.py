@@ -80,3 +80,10 @@ def test_without_metrics_the_routes_are_published_all_the_same(world, now):
     assert epoch == 0
     assert endpoints["aws"].latency_s == 0.8
     assert world.state().routes("qa").heartbeat_s == now + 60
+
+
+def test_of_one_cloud_alone_nobody_asks_how_fast_it_is(world, now):
+    world.served = {"aws": Served(0.8, now)}
+    tick(world.deps(clouds={"aws": world.clouds["aws"]}), now)
+    (endpoint,) = world.state().routes("qa").endpoints
+    assert endpoint.healthy and endpoint.latency_s is None

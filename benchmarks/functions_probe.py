@@ -1,0 +1,35 @@
+"""The scheduled function with a watch beside it: how much of a tick is spent in its HTTP client.
+
+Runs in the function's own process, from the package; benchmarks.functions names it as the handler.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from urllib3 import HTTPConnectionPool
+from urllib3.response import BaseHTTPResponse
+
+from functions.aws import schedule
+
+_urlopen: Final = HTTPConnectionPool.urlopen
+_spent_s: list[float] = []
+
+
+def _timed(pool: HTTPConnectionPool, *args: Any, **named: Any) -> BaseHTTPResponse:
+    begun = time.thread_time()
+    try:
+        return _urlopen(pool, *args, **named)
+    finally:
+        _spent_s.append(time.thread_time() - begun)
+
+
+HTTPConnectionPool.urlopen = _timed  # type: ignore[assignment, method-assign]
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """The function's answer, and the processor time of its HTTP exchanges: requests written, answers read."""
+    _spent_s.clear()
+    answer = schedule.handler(event, context)
+    return {**answer, "exchanges": len(_spent_s), "exchanges_ms": sum(_spent_s) * 1e3}
