@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import pytest
 from pyarrow import parquet
@@ -24,7 +24,7 @@ VALUES = {"cpu": 0.4, "memory": 0.5, "request_rate": 3.0, "latency": 0.08, "bleu
 
 def answer(dropping: bool, empty: bool, asked: Any) -> tuple[int, bytes]:
     """The one route that is asked, with a drop of quality in the last part of every window."""
-    query = dict(parse_qsl(urlsplit(asked.path).query))
+    query = dict(parse_qsl(asked.body.decode()))
     start, end, step = float(query["start"]), float(query["end"]), float(query["step"])
     result = []
     for name in re.findall(rf'"{METRIC}", "(\w+)"', query["query"]):
