@@ -82,7 +82,7 @@ PRESETS: Final[dict[str, Recipe]] = {
     ),
     "ppo": Recipe(
         observation="multistream",
-        steps=20_000_000,
+        steps=16_000_000,
         rounds=4,
         traces=2400,
         wide_share=0.35,
