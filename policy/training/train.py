@@ -64,6 +64,7 @@ class Recipe:
     gamma: float = 0.98
     gae_lambda: float = 0.95
     entropy: float = 0.003
+    entropy_falls: bool = False  # in a straight line to nothing: what is drawn at the end is what the file would choose
     rounds: int = 1  # the steps are divided into rounds, each on fresh traces
     clone_steps: int = 0  # environment steps to imitate the oracle on before PPO
     without: tuple[str, ...] = ()  # streams the actor is not shown: performance, resources, deployment
@@ -92,7 +93,8 @@ PRESETS: Final[dict[str, Recipe]] = {
         epochs=3,
         gamma=0.995,
         clone_steps=600_000,
-        entropy=0.005,
+        entropy=0.01,
+        entropy_falls=True,
     ),
 }
 
@@ -120,10 +122,11 @@ class _Report(BaseCallback):
     """Tells the caller how far it is, averages the last weights, and saves now and then."""
 
     def __init__(
-        self, progress: Progress, done: int, total: int, average: _Average, save: Callable[[], object]
+        self, progress: Progress, recipe: Recipe, done: int, average: _Average, save: Callable[[], object]
     ) -> None:
         super().__init__()
-        self._progress, self._done, self._total, self._save = progress, done, total, save
+        self._progress, self._done, self._total, self._save = progress, done, recipe.steps, save
+        self._entropy = recipe.entropy if recipe.entropy_falls else None
         self._average = average
         self._rollouts = 0
 
@@ -134,6 +137,8 @@ class _Report(BaseCallback):
         self._rollouts += 1
         done = min(self._done + self.num_timesteps, self._total)
         self._progress("ppo", done, self._total)
+        if self._entropy is not None:
+            self.model.ent_coef = self._entropy * (1.0 - done / self._total)  # type: ignore[attr-defined]
         if done > (1.0 - AVERAGED_SHARE) * self._total:
             self._average.add(self.model.policy)
         if self._rollouts % _SAVE_EVERY == 0:
@@ -259,7 +264,7 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
             model.set_env(env)
             model.lr_schedule = falling(recipe.learning_rate, turn, recipe.rounds)
         started = time.monotonic()
-        report = _Report(progress, steps_done, recipe.steps, average, save)
+        report = _Report(progress, recipe, steps_done, average, save)
         model.learn(recipe.steps // recipe.rounds, callback=report)
         learning_s += time.monotonic() - started
         steps_done += int(model.num_timesteps)
