@@ -42,7 +42,7 @@ def seen(past: History) -> dict[str, float]:
 
 def wave(steps: int, period: float) -> Floats:
     rng = np.random.default_rng(3)
-    return 0.7 + 0.15 * np.cos(2.0 * np.pi * np.arange(steps) / period) + rng.normal(0.0, 0.02, steps)
+    return np.asarray(0.7 + 0.15 * np.cos(2.0 * np.pi * np.arange(steps) / period) + rng.normal(0.0, 0.02, steps))
 
 
 @pytest.mark.parametrize("period", [20, 40])
