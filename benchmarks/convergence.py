@@ -68,7 +68,7 @@ def run(variant: str, seed: int, steps: int) -> dict[str, Any]:
         train(recipe, out, progress)
         score(out, steps)
     changed = float((chosen[-1] != chosen[-2]).mean())
-    late = [value for _, value in curve[-4:-1]]
+    late = [value for _, value in curve[-4:-1]]  # before the weights are averaged
     return {
         "variant": variant,
         "seed": seed,

@@ -96,13 +96,6 @@ DENSE: Final[tuple[Feature, ...]] = (
     Feature("first_model_rebound", _UNIT, -1.2, 1.2),
     Feature("first_model_range", _UNIT, -1.2, 1.2),
     Feature("previous_model_pace", "1/step", -8.0, 8.0),
-    Feature("turns", "ln(1 + count)", 0.0, 7.0),
-    Feature("way", _UNIT, -1.0, 1.0),
-    Feature("log_since_turn", "ln(steps)", 0.0, 14.0),
-    Feature("log_between_turns", "ln(steps)", 0.0, 14.0),
-    Feature("since_turn_over_between", _UNIT, 0.0, 8.0),
-    Feature("swing", _UNIT, -1.2, 1.2),
-    Feature("last_swing", _UNIT, 0.0, 1.2),
 )
 
 
@@ -160,11 +153,6 @@ class Tracker:
         self.former_now = np.full((n, FORMER), np.nan)  # of the present step
         self.former_fresh, self.former_data = np.zeros((n, FORMER)), np.zeros((n, FORMER))
         self.first_low, self.first_high = np.full(n, np.inf), np.full(n, -np.inf)
-        # how one and the same model's quality comes and goes: up (+1) or down (-1), how far so far, and its turns
-        self.way, self.extreme, self.extreme_at = np.ones(n), np.full(n, -np.inf), np.zeros(n)
-        self.turns, self.turned_from, self.last_swing = np.zeros(n), np.zeros(n), np.zeros(n)
-        self.turned_at, self.first_turn_at = np.zeros(n), np.zeros(n)
-        self.by_first = np.ones(n, dtype=bool)  # whether that model is the first one
 
     def restart(self, rows: NDArray[np.int64], begun: Tracker) -> None:
         """Replace the services in `rows` by those of `begun`, a tracker of len(rows) services."""
@@ -227,7 +215,6 @@ class Tracker:
         self.log_price_sum += np.log(self.cost)
         self._measure(sample[:, 0], previous, seen, live)
         self._find_jumps()
-        self._find_turns(live)
 
     def _renew(self, live: NDArray[np.bool_], trained_to: NDArray[np.int64]) -> None:
         """A new model serves: close the books of the old one."""
@@ -316,29 +303,6 @@ class Tracker:
         self.rises += fresh_jump & (self.step_change > 0)
         self.jump_at = np.where(fresh_jump, self.t - 1, self.jump_at)
         self.jump_size = np.where(fresh_jump, self.step_change, self.jump_size)
-
-    def _find_turns(self, live: NDArray[np.bool_]) -> None:
-        """Notice where quality turns, as one and the same model sees it: the first one as long as it is measured."""
-        by_first = (self.retrains == 0) | np.isfinite(self.former_now[:, 0])
-        quality = np.where((self.retrains > 0) & by_first, self.former[:, 0], self.smooth[:, 1])
-        another = (live & ~by_first) | (by_first != self.by_first)
-        self.by_first = by_first
-        t = self.t.astype(np.float64)
-        further = another | (self.way * (quality - self.extreme) > 0)
-        self.extreme = np.where(further, quality, self.extreme)
-        self.extreme_at = np.where(further, t, self.extreme_at)
-        turned = self.way * (self.extreme - quality) > np.maximum(1.5 * np.sqrt(self.variance), 0.025)
-        if not turned.any():
-            return
-        again = turned & (self.turns > 0)
-        self.last_swing = np.where(again, np.abs(self.extreme - self.turned_from), self.last_swing)
-        self.first_turn_at = np.where(turned & ~again, self.extreme_at, self.first_turn_at)
-        self.turned_at = np.where(turned, self.extreme_at, self.turned_at)
-        self.turned_from = np.where(turned, self.extreme, self.turned_from)
-        self.turns += turned
-        self.way = np.where(turned, -self.way, self.way)
-        self.extreme = np.where(turned, quality, self.extreme)
-        self.extreme_at = np.where(turned, t, self.extreme_at)
 
     def observation(self) -> Floats:
         """The observations of the present step, (N, WIDTH)."""
@@ -438,7 +402,6 @@ class Tracker:
             self.best_rebound,
             (self.gain_sum + self.gain) / np.maximum(self.retrains, 1.0),
             *self._former_features(now, t),
-            *self._turn_features(t),
         ]
         return np.stack(columns, axis=1)
 
@@ -459,19 +422,4 @@ class Tracker:
             np.where(first, quality[:, 0] - low, 0.0),
             high - low,
             np.clip(100.0 * drop[:, 1] / np.maximum(t - self.former_data[:, 1], 4.0), -8.0, 8.0),
-        ]
-
-    def _turn_features(self, t: Floats) -> list[Floats]:
-        """How often quality turned, how regularly, how far it went since: what comes back by itself needs no job."""
-        since = np.where(self.turns > 0, t - self.turned_at, t + 1.0)
-        span = np.where(self.turns > 1, self.turned_at - self.first_turn_at, t + 1.0)
-        between = np.maximum(span / np.maximum(self.turns - 1.0, 1.0), 1.0)
-        return [
-            np.log1p(self.turns),
-            self.way,
-            np.log1p(since),
-            np.log1p(between),
-            np.minimum(since / between, 8.0),
-            np.where(self.turns > 0, self.turned_from - self.extreme, 0.0),
-            self.last_swing,
         ]

@@ -5,6 +5,7 @@ One recipe is a frozen `Recipe`; `PRESETS` holds the ones that made the shipped 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from policy.policies import NetworkPolicy
 from policy.reward import Reward
 from policy.training.dynamics import Dynamics, Observation, Rules
 from policy.training.environment import LLMVecEnv
-from policy.training.evaluate import greedy, ratios
+from policy.training.evaluate import calibrate
 from policy.training.export import actor_probabilities, export, features_of
 from policy.training.generators import CHEAP, FAMILIES, USUAL, Spread
 from policy.training.networks import STREAMS, AsymmetricPolicy, MultiStream, PaperExtractor
@@ -35,8 +36,10 @@ _SCALE: Final[dict[Reward, float]] = {"usd": 0.1, "regret": 20.0, "paper": 0.1}
 
 #: rollouts between two saves
 _SAVE_EVERY: Final = 10
-#: traces that the result is judged on; no more than are trained on
-JUDGING_TRACES: Final = 1000
+#: traces on which the readiness to retrain is chosen; no more than are trained on
+CALIBRATION_TRACES: Final = 1000
+#: the weights are averaged over this last share of the training
+AVERAGED_SHARE: Final = 0.25
 
 Progress = Callable[[str, int, int], None]
 
@@ -61,7 +64,6 @@ class Recipe:
     gamma: float = 0.98
     gae_lambda: float = 0.95
     entropy: float = 0.003
-    entropy_falls: bool = False  # in a straight line to nothing: what is drawn at the end is what the file would choose
     rounds: int = 1  # the steps are divided into rounds, each on fresh traces
     clone_steps: int = 0  # environment steps to imitate the oracle on before PPO
     without: tuple[str, ...] = ()  # streams the actor is not shown: performance, resources, deployment
@@ -80,8 +82,7 @@ PRESETS: Final[dict[str, Recipe]] = {
     ),
     "ppo": Recipe(
         observation="multistream",
-        steps=16_000_000,
-        seed=1,
+        steps=20_000_000,
         rounds=4,
         traces=2400,
         wide_share=0.35,
@@ -91,19 +92,39 @@ PRESETS: Final[dict[str, Recipe]] = {
         epochs=3,
         gamma=0.995,
         clone_steps=600_000,
-        entropy=0.01,
-        entropy_falls=True,
+        entropy=0.005,
     ),
 }
 
 
-class _Report(BaseCallback):
-    """Tells the caller how far it is, lets the entropy bonus fall, and saves now and then."""
+class _Average:
+    """The mean of a model's weights over the rollouts it was shown: steadier than the last ones alone."""
 
-    def __init__(self, progress: Progress, recipe: Recipe, done: int, save: Callable[[], object]) -> None:
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean: dict[str, torch.Tensor] = {}
+
+    def add(self, policy: nn.Module) -> None:
+        """Take in the present weights."""
+        self.count += 1
+        for name, value in policy.state_dict().items():
+            mean = self._mean.setdefault(name, torch.zeros_like(value, dtype=torch.float64))
+            mean += (value.double() - mean) / self.count
+
+    def put_into(self, policy: nn.Module) -> None:
+        """Replace the weights by their mean."""
+        policy.load_state_dict({name: self._mean[name].to(v.dtype) for name, v in policy.state_dict().items()})
+
+
+class _Report(BaseCallback):
+    """Tells the caller how far it is, averages the last weights, and saves now and then."""
+
+    def __init__(
+        self, progress: Progress, done: int, total: int, average: _Average, save: Callable[[], object]
+    ) -> None:
         super().__init__()
-        self._progress, self._done, self._total, self._save = progress, done, recipe.steps, save
-        self._entropy = recipe.entropy if recipe.entropy_falls else None
+        self._progress, self._done, self._total, self._save = progress, done, total, save
+        self._average = average
         self._rollouts = 0
 
     def _on_step(self) -> bool:
@@ -113,8 +134,8 @@ class _Report(BaseCallback):
         self._rollouts += 1
         done = min(self._done + self.num_timesteps, self._total)
         self._progress("ppo", done, self._total)
-        if self._entropy is not None:
-            self.model.ent_coef = self._entropy * (1.0 - done / self._total)
+        if done > (1.0 - AVERAGED_SHARE) * self._total:
+            self._average.add(self.model.policy)
         if self._rollouts % _SAVE_EVERY == 0:
             self._save()
 
@@ -203,7 +224,7 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
     began = time.monotonic()
     rules = Rules(recipe.observation, recipe.reward)
     digest = hashlib.sha256()
-    learning_s, steps_done, ratio = 0.0, 0, 0.0
+    learning_s, steps_done, shift, ratio, averaged = 0.0, 0, 0.0, 0.0, False
     model: Any = None
 
     def save() -> dict[str, Any]:
@@ -213,6 +234,8 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
             "traces_sha256": digest.hexdigest(),
             "steps_per_second": round(steps_done / learning_s) if learning_s else 0,
             "seconds": round(time.monotonic() - began),
+            "retrain_shift": shift,
+            "averaged": averaged,
             "judged_ratio": round(ratio, 4),
             "agreement": agreement,
         }
@@ -220,6 +243,7 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
         export(model.policy, recipe.observation, features_of(recipe.observation), origin, out)
         return origin
 
+    average = _Average()
     agreement: dict[str, int] = {}
     for turn in range(recipe.rounds):
         pool = training_pool(recipe.traces, recipe.seed + turn, recipe.families, recipe.spread, recipe.wide_share)
@@ -235,14 +259,21 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
             model.set_env(env)
             model.lr_schedule = falling(recipe.learning_rate, turn, recipe.rounds)
         started = time.monotonic()
-        report = _Report(progress, recipe, steps_done, save)
+        report = _Report(progress, steps_done, recipe.steps, average, save)
         model.learn(recipe.steps // recipe.rounds, callback=report)
         learning_s += time.monotonic() - started
         steps_done += int(model.num_timesteps)
     # traces that no weight was trained on, but from the training families
-    judges = training_pool(min(JUDGING_TRACES, recipe.traces), recipe.seed + 1_000, recipe.families, recipe.spread)
-    act = greedy(model.policy, recipe.observation)
-    ratio = float(ratios(judges, recipe.observation, act, recipe.seed + 99)[0].mean())
+    judges = training_pool(min(CALIBRATION_TRACES, recipe.traces), recipe.seed + 1_000, recipe.families, recipe.spread)
+    shift, ratio = calibrate(model.policy, recipe.observation, judges, recipe.seed + 99)
+    last = copy.deepcopy(model.policy.state_dict())
+    average.put_into(model.policy)
+    averaged_shift, averaged_ratio = calibrate(model.policy, recipe.observation, judges, recipe.seed + 99)
+    averaged = averaged_ratio <= ratio
+    if averaged:
+        shift, ratio = averaged_shift, averaged_ratio
+    else:
+        model.policy.load_state_dict(last)
     save()
     agreement = agreement_of(model.policy, recipe.observation, judges, out)
     return save()

@@ -11,7 +11,7 @@ from stable_baselines3 import PPO
 
 from policy.policies import NetworkPolicy
 from policy.training.dynamics import Dynamics, Rules
-from policy.training.evaluate import ratios
+from policy.training.evaluate import calibrate, ratios
 from policy.training.export import actor_probabilities
 from policy.training.generators import generate
 from policy.training.pool import Pool
@@ -70,3 +70,24 @@ def test_batched_scores_are_the_scores_of_the_single_runs() -> None:
         decisions = [int(t % 40 == 20) for t in range(trace.steps)]
         assert scored[k] == pytest.approx(run_cost(trace, decisions).cost_usd / pool.optimum_usd[k], rel=1e-5)
         assert retrains[k] == sum(decisions)
+
+
+def test_calibration_silences_a_trigger_happy_policy() -> None:
+    import torch
+    from gymnasium import spaces
+    from stable_baselines3.common.policies import ActorCriticPolicy
+
+    from policy.training.networks import PaperExtractor
+
+    policy = ActorCriticPolicy(
+        spaces.Box(-np.inf, np.inf, (6,)),
+        spaces.Discrete(3),
+        lambda _: 1e-3,
+        features_extractor_class=PaperExtractor,
+    )
+    with torch.no_grad():
+        policy.action_net.weight.zero_()
+        policy.action_net.bias.copy_(torch.tensor([0.0, -0.5, -0.5]))  # retrains with 55 %: always
+    pool = Pool([generate("stable", 2)])
+    shift, ratio = calibrate(policy, "paper", pool, seed=0)
+    assert shift < 0.0 and ratio < 2.0
