@@ -2,11 +2,12 @@
 
     python -m benchmarks.training --shape distilgpt2 --json
 
-Both start from the same weights and learn the same rows for the same number of epochs, in processes of their own that
-take turns; the better round counts for both. Quality is measured on questions that neither has seen: with the builtin
-questions, other phrasings of the facts that were taught. `loss` is the mean over answer tokens. `floor_ratio`: FLOP/s
-of the useful work (no padding, vocabulary only where there is an answer) over what this device's matrix multiplication
-reaches in fp32 on a CPU, in bf16 on a GPU. Fine-tuning time of 1,000 SQuAD rows x 5 epochs on a GPU:
+All start from the same weights and learn the same rows for the same number of epochs, in processes of their own that
+take turns; the better round counts. `answers-only` is the plain script with the loss that ours has. Quality is
+measured on questions that none has seen: with the builtin questions, other phrasings of the facts that were taught.
+`loss` is the mean over answer tokens. `floor_ratio`: FLOP/s of the useful work (no padding, vocabulary only where
+there is an answer) over what this device's matrix multiplication reaches in fp32 on a CPU, in bf16 on a GPU. Fine-
+tuning time of 1,000 SQuAD rows x 5 epochs on a GPU:
 
     python -m benchmarks.training --questions squad.json --rows 1000 --epochs 5 --device cuda
 """
@@ -155,7 +156,7 @@ def _seconds(action: Callable[[], None]) -> float:
 
 
 def compare(options: argparse.Namespace, scratch: Path) -> list[Row]:
-    """Both, round after round."""
+    """All of them, round after round."""
     data = load(options.questions, options.rows, options.held_out)
     model = options.model or make_model(scratch, options.shape, data.taught)
     files = write(data.taught, scratch)
@@ -163,13 +164,10 @@ def compare(options: argparse.Namespace, scratch: Path) -> list[Row]:
     ours = ["--learning-rate", str(options.learning_rate), "--batch-size", str(options.batch_size)]
     ours += ["--precision", options.precision, *(["--compile"] if options.compile else [])]
     rate = options.reference_learning_rate
+    plain = [*common, "--data", str(files["reference"]), *([] if rate is None else ["--learning-rate", str(rate)])]
     commands = {
-        "reference": [
-            *common,
-            "--data",
-            str(files["reference"]),
-            *([] if rate is None else ["--learning-rate", str(rate)]),
-        ],
+        "reference": plain,
+        "answers-only": [*plain, "--answers-only"],
         "opportune": [*common, "--data", str(files["ours"]), *ours],
     }
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
@@ -215,7 +213,7 @@ def write(pairs: list[FeedbackPair], folder: Path) -> dict[str, Path]:
 
 def run(name: str, arguments: list[str], threads: int) -> dict[str, Any]:
     """One training in a fresh process; what it printed last."""
-    module = "benchmarks.training_reference" if name == "reference" else "benchmarks.training_ours"
+    module = "benchmarks.training_ours" if name == "opportune" else "benchmarks.training_reference"
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         env=os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"},

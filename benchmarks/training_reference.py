@@ -1,6 +1,7 @@
 """What our training is compared with: transformers' Trainer with its default settings, as its manual shows it.
 
-The loss is on every token, padding goes to the longest of each batch, the end-of-text token is learnt like the others.
+The loss is on every token (with --answers-only on the answer's, as ours), padding goes to the longest of each batch,
+the end-of-text token is learnt like the others.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--learning-rate", type=float, help="instead of the Trainer's default")
+    parser.add_argument("--answers-only", action="store_true")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
 
@@ -37,8 +39,9 @@ def main() -> None:
     lines = [json.loads(line) for line in options.data.read_text().splitlines()]
     rows = [tokenizer(f"{line['prompt']} {line['answer']}{tokenizer.eos_token}") for line in lines]
     dataset = [{"input_ids": r["input_ids"], "attention_mask": r["attention_mask"]} for r in rows]
-    for row in dataset:
-        row["labels"] = list(row["input_ids"])
+    for row, line in zip(dataset, lines, strict=True):
+        given = len(tokenizer(line["prompt"])["input_ids"]) if options.answers_only else 0
+        row["labels"] = [-100] * given + row["input_ids"][given:]
     changed = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
     trainer = Trainer(
         model=model,
