@@ -25,6 +25,7 @@ def _timed(pool: HTTPConnectionPool, *args: Any, **named: Any) -> BaseHTTPRespon
         _spent_s.append(time.thread_time() - begun)
 
 
+# every request of a tick comes through here, the Prometheus client's too; the process is this benchmark's own
 HTTPConnectionPool.urlopen = _timed  # type: ignore[assignment, method-assign]
 
 
@@ -32,4 +33,4 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """The function's answer, and the processor time of its HTTP exchanges: requests written, answers read."""
     _spent_s.clear()
     answer = schedule.handler(event, context)
-    return {**answer, "exchanges": len(_spent_s), "exchanges_ms": sum(_spent_s) * 1e3}
+    return {**answer, "exchanges_ms": sum(_spent_s) * 1e3}

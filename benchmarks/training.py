@@ -6,8 +6,8 @@ All start from the same weights and learn the same rows for the same number of e
 take turns; the better round counts. `answers-only` is the plain script with the loss that ours has. Quality is
 measured on questions that none has seen: with the builtin questions, other phrasings of the facts that were taught.
 `loss` is the mean over answer tokens. `floor_ratio`: FLOP/s of the useful work (no padding, vocabulary only where
-there is an answer) over what this device's matrix multiplication reaches in fp32 on a CPU, in bf16 on a GPU. Fine-
-tuning time of 1,000 SQuAD rows x 5 epochs on a GPU:
+there is an answer) over what this device's matrix multiplication reaches in fp32 on a CPU, in bf16 on a GPU.
+Fine-tuning time of 1,000 SQuAD rows x 5 epochs on a GPU:
 
     python -m benchmarks.training --questions squad.json --rows 1000 --epochs 5 --device cuda
 """

@@ -150,7 +150,7 @@ def _unclaimed(deps: Deps, jobs: list[JobRecord], slot_s: float, now_s: float) -
 def _observed(deps: Deps, now_s: float) -> tuple[MetricWindow | MetricsError, dict[Cloud, Served]]:
     """What the policy looks at, and what routers start from; metrics that fail are not asked twice.
 
-    Of one cloud alone nobody asks how fast it is or whether it fell silent: there is no other to send requests to.
+    Where one cloud serves alone, its latency is the service's, and nobody asks again.
     """
     cfg = deps.settings
     try:
@@ -158,7 +158,9 @@ def _observed(deps: Deps, now_s: float) -> tuple[MetricWindow | MetricsError, di
     except MetricsError as exc:
         return exc, {}
     if len(deps.clouds) == 1:
-        return window, {}
+        (cloud,) = deps.clouds
+        latency = window.series["latency"].values
+        return window, {cloud: Served(latency[-1] if latency else None, None)}
     try:
         return window, deps.metrics().served(now_s, cfg.slot_seconds)
     except MetricsError as exc:

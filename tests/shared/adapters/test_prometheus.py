@@ -188,6 +188,19 @@ def test_every_bad_answer_is_one_clear_error(
     assert "secret-token" not in str(failure.value)
 
 
+def test_a_server_that_is_busy_for_a_moment_is_asked_once_more(http_server: Callable[..., Any]) -> None:
+    told = iter([(503, b"{}"), (200, NOTHING)])
+    seen: list[Any] = []
+
+    def answer(asked: Any) -> tuple[int, bytes]:
+        seen.append(asked)
+        return next(told)
+
+    with http_server(answer) as url:
+        assert PrometheusMetrics(url, "qa").window(0, 60, 60).series["cpu"].values == ()
+    assert len(seen) == 2 and seen[0].body == seen[1].body != b""
+
+
 class Amazon:
     """Answers only a request whose signature it computes itself, from what arrived and the key it shares."""
 
