@@ -14,7 +14,7 @@ All servers run the same model on the same cores; rounds alternate between them,
 | batch_invariant_share | answers that are the same alone and in a batch of 16 |
 | floor_ratio | requests_per_s over what this machine's memory and matrix units allow at best (printed to stderr) |
 
-`opportune` fp32 is ONNX Runtime (a lone request drafted in 8 bits), int8 is CTranslate2. int8 runs without its gate
+`opportune` is ONNX Runtime, in fp32 with lone requests drafted in 8 bits. int8 runs without its gate
 here: random weights say nothing about a trained model's agreement. `ctranslate2` is that library by itself, one call
 for each request.
 """
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="small", help="random weights of this shape")
     parser.add_argument("--model", type=Path, help="a model directory instead of random weights; it is copied")
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--requests", type=int, default=64, help="per round")
+    parser.add_argument("--requests", type=int, default=128, help="per round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,20 +13,17 @@ from flask import Flask, Response, jsonify, request
 from tokenizers import Tokenizer
 
 from training_containers.prompt import prompt_for
-from training_containers.serve.int8 import INT8_FOLDER, name_special_tokens
 
 GenerateIds = Callable[[Sequence[Sequence[int]], Sequence[int]], list[list[int]]]
 
 
 def generator_of(model: Path, precision: str, threads: int) -> GenerateIds:
-    """Greedy continuation of many prompts; the model's 8-bit file is computed with in 8 bits, or the fp32 one in fp32.
+    """Greedy continuation of many prompts.
 
     Shapes: rows of token ids, new tokens each -> new token ids.
     """
-    folder = model / INT8_FOLDER if precision == "int8" else fp32_folder(model)
-    generator = ctranslate2.Generator(
-        str(folder), compute_type="int8" if precision == "int8" else "float32", intra_threads=threads
-    )
+    kind = "int8" if precision == "int8" else "float32"
+    generator = ctranslate2.Generator(str(folder_for(model, precision)), compute_type=kind, intra_threads=threads)
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
 
     def generate_ids(rows: Sequence[Sequence[int]], limits: Sequence[int]) -> list[list[int]]:
@@ -42,17 +40,25 @@ def generator_of(model: Path, precision: str, threads: int) -> GenerateIds:
     return generate_ids
 
 
-def fp32_folder(model: Path) -> Path:
-    """Where `convert` leaves the fp32 model."""
-    return model.with_name("ctranslate2-fp32")
+def folder_for(model: Path, precision: str) -> Path:
+    """Where `convert` leaves the model."""
+    return model.with_name(f"ctranslate2-{precision}")
 
 
 def convert(model: Path) -> None:
-    """Write the fp32 model beside the artifact; the 8-bit one is part of it."""
+    """Write the model in both precisions beside the artifact."""
     from ctranslate2.converters import TransformersConverter
 
-    TransformersConverter(str(model)).convert(str(fp32_folder(model)), force=True)
-    name_special_tokens(fp32_folder(model))
+    for precision, quantization in (("fp32", None), ("int8", "int8")):
+        folder = folder_for(model, precision)
+        TransformersConverter(str(model)).convert(str(folder), quantization=quantization, force=True)
+        # it writes null for special tokens the tokenizer lacks, and refuses to load that; which one does not matter
+        path = folder / "config.json"
+        config, words = json.loads(path.read_text()), json.loads((folder / "vocabulary.json").read_text())
+        named = {
+            name: words[0] if value is None and name.endswith("_token") else value for name, value in config.items()
+        }
+        path.write_text(json.dumps(named))
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ def make_base(
         eval_sha256=digest(pairs),
         candidate=metrics,
         serving=None,
-        int8_agreement=int8.agreement if int8 else None,
+        int8_agreement=int8.agreement,
         duration_s=time.time() - started_s,
         files=hash_files(out),
     )

@@ -40,7 +40,7 @@ METRICS_FILE: Final = "metrics.json"
 _TRAINING_SHARE: Final = 0.8
 _VALIDATION_SHARE: Final = 0.1
 #: whose versions the manifest names
-_SOFTWARE: Final = ("torch", "transformers", "tokenizers", "onnxruntime", "ctranslate2", "numpy")
+_SOFTWARE: Final = ("torch", "transformers", "tokenizers", "onnxruntime", "numpy")
 
 
 class Folders(NamedTuple):
@@ -106,7 +106,7 @@ def run_job(folders: Folders, hyper: Hyperparameters, interruption: Interruption
         shared_questions=proof.shared_questions,
         candidate=candidate,
         serving=serving,
-        int8_agreement=int8.agreement if int8 else None,
+        int8_agreement=int8.agreement,
         duration_s=duration_s,
         cost_usd=None if hyper.price_usd_per_hour is None else hyper.price_usd_per_hour * duration_s / 3600,
         software={name: importlib.metadata.version(name) for name in _SOFTWARE},

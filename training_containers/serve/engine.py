@@ -1,14 +1,14 @@
-"""Greedy decoding with ONNX Runtime in fp32: numpy and tokenizers, no torch, no transformers.
+"""Greedy decoding with ONNX Runtime: numpy and tokenizers, no torch, no transformers.
 
 Rows of a batch are right-padded; attention takes each row's own length, so an answer does not depend on its batch
-mates. It is the one Hugging Face greedy decoding gives.
+mates. In fp32 it is the one Hugging Face greedy decoding gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import onnxruntime as ort
@@ -28,9 +28,10 @@ _ORT_ERRORS: Final = tuple(
 
 
 class OnnxEngine(TextEngine):
-    """The fp32 engine of one model directory."""
+    """The fp32 engine of one model directory; `graph` names the file it runs."""
 
     precision: Bits = "fp32"
+    graph: ClassVar[str] = GRAPH
 
     def __init__(self, model_dir: Path, threads: int = 0) -> None:
         """Load `model_dir`; threads 0 chooses: one for a small model, every usable core for a large one.
@@ -39,7 +40,7 @@ class OnnxEngine(TextEngine):
             ModelError: the directory does not hold a complete GPT-2 model.
         """
         super().__init__(model_dir)
-        self._session = _load_session(model_dir, threads)
+        self._session = _load_session(model_dir, self.graph, threads)
         self._past = cache_names("past", self.config.n_layer)
         self._present = cache_names("present", self.config.n_layer)
 
@@ -116,19 +117,19 @@ class OnnxEngine(TextEngine):
         return new
 
 
-def _load_session(model_dir: Path, threads: int) -> Any:
+def _load_session(model_dir: Path, graph: str, threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads_for(model_dir, threads)
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # waiting threads sleep: the cores are shared with HTTP threads and, in a swap, with another version
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    graph = model_dir / GRAPH
+    # threads wait for work by looking, but only inside a call: between two the cores are for HTTP and other versions
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    path = model_dir / graph
     try:
-        if graph.is_file():
-            return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        if path.is_file() or graph != GRAPH:
+            return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         # a plain Hugging Face directory, perhaps read-only: the graph is built in memory
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model_dir))
         return ort.InferenceSession(build_graph(model_dir), options, providers=["CPUExecutionProvider"])
     except _ORT_ERRORS as exc:
-        raise ModelError(f"{graph}: ONNX Runtime cannot load it: {str(exc).splitlines()[0]}") from exc
+        raise ModelError(f"{path}: ONNX Runtime cannot load it: {str(exc).splitlines()[0]}") from exc

@@ -36,7 +36,7 @@ from shared.errors import ModelError
 WEIGHTS: Final = "model.safetensors"
 GRAPH: Final = "model.onnx"
 _OPSET: Final = 17
-_MICROSOFT: Final = "com.microsoft"
+MICROSOFT: Final = "com.microsoft"
 _INLINE_LIMIT_BYTES: Final = 2**31 - 2**20  # protobuf's limit, less the graph itself
 
 
@@ -62,7 +62,7 @@ class Gpt2Config(msgspec.Struct, frozen=True):
         return frozenset([self.eos_token_id] if isinstance(self.eos_token_id, int) else self.eos_token_id)
 
 
-class _Tensor(NamedTuple):
+class Tensor(NamedTuple):
     """Where one weight is in the safetensors file."""
 
     dtype: str
@@ -112,7 +112,7 @@ def build_graph(model_dir: Path) -> bytes:
     return Builder(read_config(model_dir), model_dir / WEIGHTS).build()
 
 
-def _read_header(path: Path) -> dict[str, _Tensor]:
+def read_header(path: Path) -> dict[str, Tensor]:
     """Every tensor of a safetensors file: 8 bytes of header length, a JSON header, then the data."""
     try:
         size = path.stat().st_size
@@ -124,7 +124,7 @@ def _read_header(path: Path) -> dict[str, _Tensor]:
             if name == "__metadata__":
                 continue
             begin, end = entry["data_offsets"]
-            tensors[name] = _Tensor(entry["dtype"], tuple(entry["shape"]), 8 + header_length + begin, end - begin)
+            tensors[name] = Tensor(entry["dtype"], tuple(entry["shape"]), 8 + header_length + begin, end - begin)
     except OSError as exc:
         raise ModelError(f"{path}: cannot be read: {exc.strerror}") from exc
     except (struct.error, ValueError, KeyError, TypeError, MemoryError, OverflowError) as exc:
@@ -143,7 +143,7 @@ class Builder:
         self.onnx = onnx
         self.config = config
         self.weights = weights
-        self.tensors = _read_header(weights)
+        self.tensors = read_header(weights)
         # save_pretrained writes "transformer.wte.weight", the checkpoints on the hub have "wte.weight"
         self.prefix = "transformer." if "transformer.wte.weight" in self.tensors else ""
         self.nodes: list[Any] = []
@@ -154,22 +154,23 @@ class Builder:
 
     def weight(self, name: str, *shape: int) -> str:
         """The initializer of the model's tensor `name`, checked against the shape the configuration implies."""
-        name, tensor = self._find(name, shape)
+        name, tensor = self.find(name, shape)
         if name in self.initializers:
             return name
         kind = self.onnx.TensorProto.FLOAT
         if tensor.dtype == "F32":
-            proto = self._outside(name, kind, shape, tensor)
+            proto = self.outside(name, kind, tensor)
         else:
             proto = self.onnx.TensorProto(name=name, data_type=kind, dims=shape)
-            proto.raw_data = self._as_float32(name, tensor).tobytes()
+            proto.raw_data = self.as_float32(name, tensor).tobytes()
             self.inline_bytes += len(proto.raw_data)
             if self.inline_bytes > _INLINE_LIMIT_BYTES:
                 raise ModelError(f"{self.weights}: too large to convert; save it as fp32")
         self.initializers[name] = proto
         return name
 
-    def _find(self, name: str, shape: tuple[int, ...]) -> tuple[str, _Tensor]:
+    def find(self, name: str, shape: tuple[int, ...]) -> tuple[str, Tensor]:
+        """The tensor under its full name, checked against the shape the configuration implies."""
         name = name if name in self.tensors else self.prefix + name
         tensor = self.tensors.get(name)
         if tensor is None:
@@ -178,15 +179,16 @@ class Builder:
             raise ModelError(f"{self.weights}: {name} has shape {tensor.shape}, config.json implies {shape}")
         return name, tensor
 
-    def _outside(self, name: str, kind: int, shape: tuple[int, ...], tensor: _Tensor) -> Any:
-        """An initializer whose data stays in the safetensors file."""
-        proto = self.onnx.TensorProto(name=name, data_type=kind, dims=shape)
+    def outside(self, name: str, kind: int, tensor: Tensor, file: str = WEIGHTS) -> Any:
+        """An initializer whose data stays in a safetensors file beside the graph."""
+        proto = self.onnx.TensorProto(name=name, data_type=kind, dims=tensor.shape)
         proto.data_location = self.onnx.TensorProto.EXTERNAL
-        for key, value in (("location", WEIGHTS), ("offset", tensor.offset), ("length", tensor.length)):
+        for key, value in (("location", file), ("offset", tensor.offset), ("length", tensor.length)):
             proto.external_data.add(key=key, value=str(value))
         return proto
 
-    def _as_float32(self, name: str, tensor: _Tensor) -> NDArray[np.float32]:
+    def as_float32(self, name: str, tensor: Tensor) -> NDArray[np.float32]:
+        """The tensor's values, flat."""
         with self.weights.open("rb") as file:
             file.seek(tensor.offset)
             raw = file.read(tensor.length)
@@ -227,16 +229,14 @@ class Builder:
         """x @ weight, without the bias. (M, rows) -> (M, columns)"""
         return self.node("MatMul", [x, self.weight(name, rows, columns)], output)
 
-    def greedy(self, x: str, embedding: str) -> None:
-        """The most probable token after each row of x, (R, D) -> next_ids, (R,)."""
-        logits = self.node("Gemm", [x, self.head(embedding)], "logits", transB=1)
-        self.node("ArgMax", [logits], "next_ids", axis=1, keepdims=0)
+    def logits(self, x: str) -> str:
+        """x @ head.T: how probable each token is after each row of x. (R, D) -> (R, V)"""
+        head = self.weight(self.head(), self.config.vocab_size, self.config.n_embd)
+        return self.node("Gemm", [x, head], "logits", transB=1)
 
-    def head(self, embedding: str) -> str:
-        """The output layer's weights, (V, D): the embedding's, unless the model has its own."""
-        c = self.config
-        own = "lm_head.weight" in self.tensors
-        return self.weight("lm_head.weight", c.vocab_size, c.n_embd) if own else embedding
+    def head(self) -> str:
+        """The name of the output layer's weights, (V, D): the embedding's, unless the model has its own."""
+        return "lm_head.weight" if "lm_head.weight" in self.tensors else "wte.weight"
 
     def attention(self, layer: int, x: str) -> str:
         """Causal self-attention with a cache per row, without the output projection. (M, D) -> (M, D)"""
@@ -254,7 +254,7 @@ class Builder:
             f"{at}.out",
             f"present_key_{layer}",
             f"present_value_{layer}",
-            domain=_MICROSOFT,
+            domain=MICROSOFT,
             num_heads=c.n_head,
             kv_num_heads=c.n_head,
             scale=scale,
@@ -262,8 +262,13 @@ class Builder:
         return self.node("Reshape", [out, "flat_shape"], f"{at}.out_flat")
 
     def build(self) -> bytes:
-        """The whole network, serialized. Between the attentions tokens are one axis: M = B * S."""
-        c, d, helper = self.config, self.config.n_embd, self.onnx.helper
+        """The whole network, serialized."""
+        self.add_nodes()
+        return self.serialized()
+
+    def add_nodes(self) -> None:
+        """The whole network. Between the attentions tokens are one axis: M = B * S."""
+        c, d = self.config, self.config.n_embd
         for name, value in (("flat_shape", [-1, d]), ("minus_one", [-1])):
             self.initializers[name] = self.onnx.numpy_helper.from_array(np.array(value), name)
         given = self.node("Shape", ["input_ids"], "given_shape")
@@ -284,20 +289,21 @@ class Builder:
                 residual = self.node("Gather", [residual, "last_index"], f"{at}.residual_last", axis=0)
             x = self.linear(x, f"{at}.attn.c_proj.weight", d, d, f"{at}.attn.projected")
             x, residual = self.skip_norm(f"{at}.ln_2", residual, x, f"{at}.attn.c_proj.bias")
-            inner = self.tensors.get(f"{self.prefix}{at}.mlp.c_fc.bias", _Tensor("", (4 * d,), 0, 0)).shape[0]
+            inner = self.tensors.get(f"{self.prefix}{at}.mlp.c_fc.bias", Tensor("", (4 * d,), 0, 0)).shape[0]
             x = self.linear(x, f"{at}.mlp.c_fc.weight", d, inner, f"{at}.mlp.up")
-            x = self.node(
-                "FastGelu", [x, self.weight(f"{at}.mlp.c_fc.bias", inner)], f"{at}.mlp.act", domain=_MICROSOFT
-            )
+            x = self.node("FastGelu", [x, self.weight(f"{at}.mlp.c_fc.bias", inner)], f"{at}.mlp.act", domain=MICROSOFT)
             x = self.linear(x, f"{at}.mlp.c_proj.weight", inner, d, f"{at}.mlp.down")
             norm = f"h.{layer + 1}.ln_1" if layer < c.n_layer - 1 else "ln_f"
             x, residual = self.skip_norm(norm, residual, x, f"{at}.mlp.c_proj.bias")
-        self.greedy(x, embedding)
+        self.node("ArgMax", [self.logits(x)], "next_ids", axis=1, keepdims=0)
 
+    def serialized(self) -> bytes:
+        """The nodes and weights so far as an ONNX model."""
+        helper = self.onnx.helper
         graph = helper.make_graph(
             self.nodes, "gpt2-greedy", self._inputs(), self._outputs(), initializer=list(self.initializers.values())
         )
-        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)]
+        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(MICROSOFT, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="opportune")
         serialized: bytes = model.SerializeToString()
         return serialized

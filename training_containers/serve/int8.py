@@ -1,115 +1,109 @@
-"""The 8-bit engine: CTranslate2, a quarter of the memory traffic, and integer matrix units do the multiplying.
+"""The 8-bit engine: the fp32 engine's graph with its matrices in blocks of 8-bit integers, a quarter of the reading.
 
-Weights are int8 with a scale per output channel, activations are quantised token by token, so an answer does not depend
-on its batch mates. The converted model is a folder of its own in the artifact. Converting needs torch and transformers,
-serving does not.
+64 weights share a scale, and so do 64 activations of one token, which ONNX Runtime's MatMulNBits quantises on the
+way: nothing of a token's is shared with another's, so an answer does not depend on its batch mates. Embeddings, norms
+and biases stay fp32, in `model.safetensors`.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, ClassVar, Final
 
-import ctranslate2
+import numpy as np
+from numpy.typing import NDArray
 
 from shared.errors import ModelError
-from training_containers.serve.text import Bits, TextEngine, threads_for
+from training_containers.serve.engine import OnnxEngine
+from training_containers.serve.export import MICROSOFT, WEIGHTS, Builder, Gpt2Config, read_config, read_header
+from training_containers.serve.text import Bits
 
-INT8_FOLDER: Final = "int8"
-_WEIGHTS_INT8: Final = "model.bin"
+INT8_GRAPH: Final = "model.int8.onnx"
+INT8_WEIGHTS: Final = "model.int8.safetensors"
 
-
-class NotConvertibleError(ModelError):
-    """A sound model that CTranslate2 cannot express, such as one whose vocabulary is padded; fp32 serves it."""
+#: weights that share a scale. ONNX Runtime's kernels for longer blocks give a lone token other results than a batch
+_BLOCK: Final = 64
+_ZERO: Final = 128  # what stands for 0.0 in an unsigned byte
+#: activations in 8 bits too, so that integer units multiply
+_ACCURACY_LEVEL: Final = 4
 
 
 def has_int8(model_dir: Path) -> bool:
     """Whether the model brings an 8-bit engine."""
-    return (model_dir / INT8_FOLDER / _WEIGHTS_INT8).is_file()
+    return (model_dir / INT8_GRAPH).is_file()
 
 
 def export_int8(model_dir: Path) -> Path:
-    """Write the 8-bit model into a folder beside the weights it is made from; returns the folder.
+    """Write the 8-bit weights and the graph that reads them, the graph last; returns the graph.
 
     Raises:
-        NotConvertibleError: CTranslate2 cannot express the model.
         ModelError: the directory is not a complete GPT-2 model, or cannot be written.
     """
-    from ctranslate2.converters import TransformersConverter  # imports transformers, which serving does without
+    from safetensors.numpy import save_file  # serving does not write
 
-    target, scratch = model_dir / INT8_FOLDER, model_dir / f".{INT8_FOLDER}.partial"
+    builder = _Int8Builder(read_config(model_dir), model_dir / WEIGHTS)
+    graph, weights = model_dir / INT8_GRAPH, model_dir / INT8_WEIGHTS
+    scratch = [path.with_name(f".{path.name}.partial") for path in (weights, graph)]
     try:
-        TransformersConverter(str(model_dir)).convert(str(scratch), quantization="int8", force=True)
-        name_special_tokens(scratch)
-        shutil.rmtree(target, ignore_errors=True)
-        scratch.rename(target)
-    except ValueError as exc:
-        raise NotConvertibleError(f"{model_dir}: not to be had in 8 bits: {str(exc).splitlines()[0]}") from exc
-    except (OSError, RuntimeError) as exc:
-        raise ModelError(f"{model_dir}: the 8-bit engine cannot be written: {str(exc).splitlines()[0]}") from exc
-    return target
+        builder.add_nodes()
+        save_file(builder.small, scratch[0])
+        builder.refer_to(scratch[0])
+        scratch[1].write_bytes(builder.serialized())
+        scratch[0].replace(weights)
+        scratch[1].replace(graph)
+    except OSError as exc:
+        raise ModelError(f"{graph}: cannot be written: {exc.strerror}") from exc
+    finally:
+        for path in scratch:
+            path.unlink(missing_ok=True)
+    return graph
 
 
-def name_special_tokens(folder: Path) -> None:
-    """Give a converted model the special tokens its tokenizer lacks: CTranslate2 writes null, and refuses to load it.
-
-    Which token does not matter: every prompt consists of known tokens, and each call says what ends an answer.
-    """
-    path = folder / "config.json"
-    config, words = json.loads(path.read_text()), json.loads((folder / "vocabulary.json").read_text())
-    path.write_text(
-        json.dumps(
-            {name: words[0] if value is None and name.endswith("_token") else value for name, value in config.items()}
-        )
-    )
+def quantised(weights: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """(N, K) weights in blocks along K: bytes (N, blocks, 64), scales (N, blocks); w = scale * (byte - 128)."""
+    rows, columns = weights.shape
+    # in C order, also what was handed in transposed: files are written as memory is
+    blocks = np.pad(np.ascontiguousarray(weights), ((0, 0), (0, -columns % _BLOCK))).reshape(rows, -1, _BLOCK)
+    scales = np.abs(blocks).max(axis=2) / 127.0
+    steps = np.divide(blocks, scales[..., None], out=np.zeros_like(blocks), where=scales[..., None] > 0)
+    return (np.rint(steps) + _ZERO).astype(np.uint8), scales.astype(np.float32)
 
 
-class Int8Engine(TextEngine):
-    """The 8-bit engine of one model directory."""
+class _Int8Builder(Builder):
+    """As `Builder`; `small` collects what the 8-bit weights file holds."""
+
+    def __init__(self, config: Gpt2Config, weights: Path) -> None:
+        super().__init__(config, weights)
+        self.small: dict[str, NDArray[Any]] = {}
+
+    def linear(self, x: str, name: str, rows: int, columns: int, output: str) -> str:
+        """x @ weight, without the bias. (M, rows) -> (M, columns)"""
+        name, tensor = self.find(name, (rows, columns))
+        return self._product(x, name, self.as_float32(name, tensor).reshape(rows, columns).T, output)
+
+    def logits(self, x: str) -> str:
+        """x @ head.T. (R, D) -> (R, V)"""
+        shape = (self.config.vocab_size, self.config.n_embd)
+        name, tensor = self.find(self.head(), shape)
+        return self._product(x, name, self.as_float32(name, tensor).reshape(shape), "logits")
+
+    def _product(self, x: str, name: str, weights: NDArray[np.float32], output: str) -> str:
+        """x @ weights.T. (M, K), (N, K) -> (M, N)"""
+        parts = [f"{name}.int8", f"{name}.scales"]
+        self.small |= dict(zip(parts, quantised(weights), strict=True))
+        n, k = weights.shape
+        sizes = {"N": n, "K": k, "bits": 8, "block_size": _BLOCK, "accuracy_level": _ACCURACY_LEVEL}
+        return self.node("MatMulNBits", [x, *parts], output, domain=MICROSOFT, **sizes)
+
+    def refer_to(self, file: Path) -> None:
+        """Let the graph read `small` from where it was written."""
+        kinds = {"U8": self.onnx.TensorProto.UINT8, "F32": self.onnx.TensorProto.FLOAT}
+        for name, tensor in read_header(file).items():
+            self.initializers[name] = self.outside(name, kinds[tensor.dtype], tensor, INT8_WEIGHTS)
+
+
+class Int8Engine(OnnxEngine):
+    """The 8-bit engine of one model directory, which `export_int8` has seen."""
 
     precision: Bits = "int8"
-
-    def __init__(self, model_dir: Path, threads: int = 0) -> None:
-        """Load `model_dir`; threads 0 chooses by the model's size.
-
-        Raises:
-            ModelError: the directory does not hold a complete GPT-2 model with an 8-bit engine.
-        """
-        super().__init__(model_dir)
-        folder = model_dir / INT8_FOLDER
-        try:
-            self._generator = ctranslate2.Generator(
-                str(folder), device="cpu", compute_type="int8", intra_threads=threads_for(model_dir, threads)
-            )
-        except (RuntimeError, ValueError) as exc:
-            raise ModelError(f"{folder}: CTranslate2 cannot load it: {str(exc).splitlines()[0]}") from exc
-
-    def generate_ids(self, rows: Sequence[Sequence[int]], limits: Sequence[int]) -> list[list[int]]:
-        """As `TextEngine.generate_ids`."""
-        answers: list[list[int]] = [[] for _ in rows]
-        # beside a prompt of one token CTranslate2 counts the others' prompts as part of their answers
-        for together in (
-            [i for i, row in enumerate(rows) if len(row) == 1],
-            [i for i, row in enumerate(rows) if row[1:]],
-        ):
-            if together:
-                found = self._generate([rows[i] for i in together], max(limits[i] for i in together))
-                for i, ids in zip(together, found, strict=True):
-                    # greedy: what a shorter limit cuts off has no influence on what comes before
-                    answers[i] = ids[: limits[i]]
-        return answers
-
-    def _generate(self, rows: list[Sequence[int]], limit: int) -> list[list[int]]:
-        results = self._generator.generate_batch(
-            [[self.tokenizer.id_to_token(token) for token in row] for row in rows],
-            max_length=limit,
-            beam_size=1,
-            sampling_topk=1,
-            include_prompt_in_result=False,
-            end_token=sorted(self.config.eos_ids),
-            return_end_token=True,
-        )
-        return [result.sequences_ids[0] for result in results]
+    graph: ClassVar[str] = INT8_GRAPH

@@ -2,7 +2,8 @@
 
 Training writes the 8-bit engine and `precision.json` beside it: the share of evaluation questions that both engines
 answer with the same tokens, and a few of those answers. Loading compares the share with the operator's bound, then
-asks the recorded questions again: a processor whose integer units saturate answers differently, and serves fp32.
+asks the recorded questions again: a processor whose integer units saturate, or sum up a lone token in another way
+than a batch, answers differently, and serves fp32.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from msgspec import Meta
 
 from shared.errors import InvalidInputError, ModelError
 from training_containers.prompt import MAX_NEW_TOKENS
+from training_containers.serve.engine import OnnxEngine
 from training_containers.serve.export import WEIGHTS
-from training_containers.serve.int8 import Int8Engine, NotConvertibleError, export_int8, has_int8
+from training_containers.serve.int8 import Int8Engine, export_int8, has_int8
+from training_containers.serve.speculative import SpeculativeEngine
 from training_containers.serve.text import SMALL_MODEL_BYTES, TextEngine
 
 log = logging.getLogger(__name__)
@@ -59,22 +62,14 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
     probes: tuple[Probe, ...] = ()
 
 
-def add_int8(model_dir: Path, prompts: Sequence[str]) -> Precision | None:
+def add_int8(model_dir: Path, prompts: Sequence[str]) -> Precision:
     """Write the 8-bit engine of a trained model and its agreement with fp32 on `prompts` (at most 256 of them).
-
-    None, with the reason logged, when the model is not to be had in 8 bits: fp32 serves it.
 
     Raises:
         ModelError: the directory is not a complete model, or cannot be written.
     """
-    from training_containers.serve.engine import OnnxEngine
-
     exact = OnnxEngine(model_dir)
-    try:
-        export_int8(model_dir)
-    except NotConvertibleError as exc:
-        log.warning("no 8-bit engine", extra={"action": "quantise", "reason": str(exc)})
-        return None
+    export_int8(model_dir)
     small = Int8Engine(model_dir)
     step = max(1, len(prompts) // _MAX_QUESTIONS)
     asked = sorted((p for p in prompts[::step] if _fits(exact, p)), key=len)
@@ -118,10 +113,6 @@ def load_engine(model_dir: Path, threads: int, wanted: Wanted, bound: float) -> 
 
 def _exact_engine(model_dir: Path, threads: int) -> TextEngine:
     """fp32; a large model that brings its 8-bit copy lets it draft the answers of lone requests."""
-    # a model that serves in 8 bits starts without loading ONNX Runtime
-    from training_containers.serve.engine import OnnxEngine
-    from training_containers.serve.speculative import SpeculativeEngine
-
     weights = model_dir / WEIGHTS
     if weights.is_file() and weights.stat().st_size >= SMALL_MODEL_BYTES and has_int8(model_dir):
         return SpeculativeEngine(model_dir, threads)
@@ -149,9 +140,11 @@ def _judge(model_dir: Path, wanted: Wanted, bound: float) -> tuple[Precision | N
 
 
 def _as_recorded(engine: TextEngine, precision: Precision) -> bool:
-    """Whether the engine repeats the recorded answers, all in one batch; it is warm afterwards."""
-    answers = engine.generate([p.prompt for p in precision.probes], MAX_NEW_TOKENS)
-    return all(a.tokens == p.tokens for a, p in zip(answers, precision.probes, strict=True))
+    """Whether the engine repeats the recorded answers, in one batch and one by one; it is warm afterwards."""
+    prompts = [p.prompt for p in precision.probes]
+    alone = [engine.generate([prompt], MAX_NEW_TOKENS)[0].tokens for prompt in prompts]
+    together = [answer.tokens for answer in engine.generate(prompts, MAX_NEW_TOKENS)]
+    return alone == together == [p.tokens for p in precision.probes]
 
 
 def _fits(engine: TextEngine, prompt: str) -> bool:

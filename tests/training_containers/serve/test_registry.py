@@ -124,7 +124,7 @@ def test_who_stops_being_active_is_told(versions: dict[str, Path]) -> None:
     assert gone == ["m1"]
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json", "int8/model.bin"])
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json", "model.int8.safetensors"])
 def test_a_changed_file_is_refused_and_the_active_version_goes_on(
     registry: Registry, int8_versions: dict[str, Path], file: str
 ) -> None:
