@@ -148,6 +148,7 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
         finally:
             if service.registry.active is None:
                 server.stop()
+        bleu1("", ("",))  # imports nltk, so that no feedback has to wait for it, and no answer either
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         signalled.set()
@@ -157,7 +158,6 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
         signal.signal(number, stop)
     log.info("listening", extra={"action": "listen", "host": options.host, "port": server.port})
     threading.Thread(target=load, name="load-first", daemon=True).start()
-    threading.Thread(target=bleu1, args=("", ("",)), name="warm-scoring", daemon=True).start()
     server.run()
     service.close(timeout_s=5.0)
     if failure:
