@@ -32,6 +32,7 @@ class OnnxEngine(TextEngine):
 
     precision: Bits = "fp32"
     graph: ClassVar[str] = GRAPH
+    multiple = 1  # rows of a batch stay a multiple of this while it shrinks
 
     def __init__(self, model_dir: Path, threads: int = 0) -> None:
         """Load `model_dir`; threads 0 chooses: one for a small model, every usable core for a large one.
@@ -65,10 +66,12 @@ class OnnxEngine(TextEngine):
             alive = np.array([not self.done(answers[row], limits[row]) for row in growing])
             if not alive.any():
                 return answers
-            if alive.mean() <= _COMPACT_BELOW:
-                growing = [row for row, kept in zip(growing, alive, strict=True) if kept]
-                new, lengths = new[alive], lengths[alive]
-                cache = [np.ascontiguousarray(part[alive]) for part in cache]
+            finished = np.flatnonzero(~alive)
+            kept = np.concatenate([np.flatnonzero(alive), finished[: -int(alive.sum()) % self.multiple]])
+            if len(kept) <= _COMPACT_BELOW * len(growing):
+                growing = [growing[row] for row in kept]
+                new, lengths = new[kept], lengths[kept]
+                cache = [np.ascontiguousarray(part[kept]) for part in cache]
             # a finished row that is still in the batch repeats its last place, so it never outgrows the cache
             lengths = np.minimum(lengths + 1, capacity)
             new = self.step(new[:, None], lengths[:, None] - 1, lengths, cache)

@@ -32,6 +32,7 @@ class SpeculativeEngine(OnnxEngine):
         """
         super().__init__(model_dir, threads)
         self._draft = Int8Engine(model_dir, threads)
+        self._draft.multiple = 1  # a draft may be another than in a batch
         self._ahead = _LONGEST  # tokens drafted at once; follows what the drafts are worth
 
     def generate_ids(self, rows: Sequence[Sequence[int]], limits: Sequence[int]) -> list[list[int]]:

@@ -88,7 +88,7 @@ def test_a_weight_is_off_by_half_a_step_at_most_and_zero_is_zero() -> None:
     steps, scales = quantised(weights)
     back = ((steps.astype(np.float32) - 128) * scales[..., None]).reshape(3, -1)
 
-    assert steps.shape == (3, 1, 64) and steps.flags.c_contiguous and scales.flags.c_contiguous
+    assert steps.shape == (3, 1, 256) and steps.flags.c_contiguous and scales.flags.c_contiguous
     assert np.all(np.abs(back[:, :40] - weights) <= scales / 2 + 1e-7)
     assert not back[1].any() and not back[:, 40:].any()
     assert np.abs(steps.astype(int) - 128).max() == 127
