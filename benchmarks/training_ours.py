@@ -29,6 +29,8 @@ def main() -> None:
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--question-weight", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
     quiet()
@@ -41,7 +43,7 @@ def main() -> None:
         epochs=options.epochs,
         learning_rate=options.learning_rate,
         batch_size=options.batch_size,
-        seed=0,
+        seed=options.seed,
         stop_loss=0.0,
         max_seconds=1e9,
         checkpoint_seconds=1e9,
@@ -49,6 +51,7 @@ def main() -> None:
         fingerprint="benchmark",
         hardware=hardware,
         compile=options.compile,
+        question_weight=options.question_weight,
     )
     begin, cpu = time.perf_counter(), time.process_time()
     outcome = fit(model, examples, plan, lambda: False)

@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--learning-rate", type=float, help="instead of the Trainer's default")
     parser.add_argument("--answers-only", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
 
@@ -49,6 +50,7 @@ def main() -> None:
             output_dir=str(options.out / "checkpoints"),
             num_train_epochs=options.epochs,
             use_cpu=options.device == "cpu",
+            seed=options.seed,
             disable_tqdm=True,
             **changed,
         ),

@@ -10,13 +10,18 @@ from training_containers.finetune import processes
 from training_containers.finetune.encoding import IGNORE, Example, collate
 
 
-class LikeLengthBatches:
-    """Batches of indices whose examples are of like length, in an order that depends on (seed, epoch) only."""
+class Batches:
+    """Batches of indices, in an order that depends on (seed, epoch) only.
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+    With `like_length` the examples of a batch are of like length, so that little is computed on padding. Where
+    questions are learnt too that costs quality: questions of one length are often of one wording.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, *, like_length: bool) -> None:
         self._lengths = torch.tensor(lengths)
         self._batch_size = batch_size
         self._seed = seed
+        self._like_length = like_length
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -24,9 +29,10 @@ class LikeLengthBatches:
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.epoch)
-        shuffled = torch.randperm(len(self._lengths), generator=generator)
-        by_length = shuffled[torch.argsort(self._lengths[shuffled], stable=True)].tolist()
-        batches = [by_length[i : i + self._batch_size] for i in range(0, len(by_length), self._batch_size)]
+        order = torch.randperm(len(self._lengths), generator=generator)
+        if self._like_length:
+            order = order[torch.argsort(self._lengths[order], stable=True)]
+        batches = [part.tolist() for part in order.split(self._batch_size)]
         return (batches[i] for i in torch.randperm(len(batches), generator=generator).tolist())
 
 

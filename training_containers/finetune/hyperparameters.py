@@ -41,6 +41,8 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
     # epochs without a better loss on validation records, a tenth of what is taught, before training ends; 0 = off:
     # a closed-book model always gets worse on questions it was not taught
     patience: Annotated[int, Meta(ge=0)] = 0
+    # what a token of the question counts in the loss, beside one of the answer; 0 = only answers are learnt
+    question_weight: Annotated[float, Meta(ge=0)] = 0.0
     max_seconds: Positive = 3600.0
     checkpoint_seconds: Positive = 30.0
     # --- hardware

@@ -179,6 +179,7 @@ def _train(
         checkpoints=folders.checkpoints,
         fingerprint=_fingerprint(hyper, pairs, start, hardware),
         patience=hyper.patience,
+        question_weight=hyper.question_weight,
         hardware=hardware,
         compile=hyper.compile,
     )
@@ -201,6 +202,7 @@ def _fingerprint(hyper: Hyperparameters, pairs: Sequence[FeedbackPair], start: P
         hyper.seed,
         hyper.stop_loss,
         hyper.patience,
+        hyper.question_weight,
         hardware.bf16,
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -37,7 +37,7 @@ from transformers import (
 from shared.errors import ModelError
 from training_containers.finetune import checkpoint, processes
 from training_containers.finetune.answer_loss import AnswerLoss, mean_loss
-from training_containers.finetune.batches import LikeLengthBatches, share
+from training_containers.finetune.batches import Batches, share
 from training_containers.finetune.encoding import Example
 from training_containers.finetune.hardware import Hardware
 
@@ -66,6 +66,7 @@ class Plan(NamedTuple):
     fingerprint: str
     # epochs without a better loss on the validation examples before training ends; 0 = do not look at them
     patience: int = 0
+    question_weight: float = 0.0  # of a token of the question in the loss, beside one of the answer
     hardware: Hardware = Hardware(cuda=False, bf16=False)
     compile: bool = False
 
@@ -97,7 +98,7 @@ class Progress:
 
 
 class AnswerTrainer(Trainer):
-    """Trains a GPT-2 on the answers of `examples`."""
+    """Trains a GPT-2 on the answers of `examples`; the losses it reports are of answers alone."""
 
     def __init__(
         self,
@@ -111,7 +112,8 @@ class AnswerTrainer(Trainer):
         self.network = model
         self.best: GPT2LMHeadModel | None = None
         self.validation = validation
-        self.batches = LikeLengthBatches([len(e.ids) for e in examples], plan.batch_size, plan.seed)
+        lengths = [len(e.ids) for e in examples]
+        self.batches = Batches(lengths, plan.batch_size, plan.seed, like_length=not plan.question_weight)
         self.progress = Progress()
         self.epoch_loss = torch.zeros((), dtype=torch.float64)  # of this process, since the last checkpoint or epoch
         arguments = TrainingArguments(
@@ -136,7 +138,10 @@ class AnswerTrainer(Trainer):
             remove_unused_columns=False,
         )
         super().__init__(
-            model=AnswerLoss(model), args=arguments, train_dataset=list(examples), callbacks=[_Watch(self, interrupted)]
+            model=AnswerLoss(model, plan.question_weight),
+            args=arguments,
+            train_dataset=list(examples),
+            callbacks=[_Watch(self, interrupted)],
         )
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = False
@@ -147,9 +152,10 @@ class AnswerTrainer(Trainer):
         return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=share, pin_memory=pin)
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *_: Any, **__: Any) -> torch.Tensor:
-        """This process's part of the batch's mean cross-entropy over answer tokens."""
-        loss: torch.Tensor = model(**inputs)
-        self.epoch_loss = self.epoch_loss.to(loss.device) + loss.detach()
+        """This process's part of the batch's loss, per answer token."""
+        loss: torch.Tensor
+        loss, of_answers = model(**inputs)
+        self.epoch_loss = self.epoch_loss.to(loss.device) + of_answers
         # gradients are averaged over the processes, and what counts is their sum
         return loss * processes.size()
 
