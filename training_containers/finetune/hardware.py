@@ -33,7 +33,8 @@ def pick(device: Device, precision: Precision, width: int) -> Hardware:
     cuda = device != "cpu" and torch.cuda.is_available()
     if precision != "auto":
         return Hardware(cuda, precision == "bf16")
-    # a CPU without bf16 matrix units emulates them, many times slower than fp32
-    return Hardware(
-        cuda, torch.cuda.is_bf16_supported() if cuda else width >= _BF16_WIDTH and torch.cpu._is_amx_tile_supported()
-    )
+    if cuda:
+        return Hardware(cuda, torch.cuda.is_bf16_supported())
+    # a CPU that does not multiply bf16 itself emulates it, many times slower than fp32
+    multiplies = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return Hardware(cuda, width >= _BF16_WIDTH and multiplies)

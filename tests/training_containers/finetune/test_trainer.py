@@ -92,9 +92,13 @@ def test_hardware_is_chosen_by_what_is_there(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InvalidInputError, match="device is cuda, but torch sees no GPU here"):
         pick("cuda", "auto", 768)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert pick("auto", "auto", 768) == Hardware(cuda=False, bf16=True)
-    assert not pick("auto", "auto", 128).bf16  # too narrow to pay
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    multiplies = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    for able in multiplies:
+        for name in multiplies:
+            monkeypatch.setattr(torch.cpu, name, lambda yes=name == able: yes)
+        assert pick("auto", "auto", 768) == Hardware(cuda=False, bf16=True)
+        assert not pick("auto", "auto", 128).bf16  # too narrow to pay
+    for name in multiplies:
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
     assert not pick("auto", "auto", 768).bf16  # emulated, many times slower
     assert pick("cpu", "bf16", 128).bf16
