@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from safetensors import SafetensorError
+
 from shared.errors import InvalidInputError, OpportuneError
 from shared.logs import log_json
 from training_containers.finetune.hyperparameters import azureml_hyperparameters, sagemaker_hyperparameters
@@ -54,6 +56,9 @@ def train(args: argparse.Namespace) -> int:
         return 2 if isinstance(exc, InvalidInputError) else 1
     except OSError as exc:
         print(f"train: {exc.filename or 'input/output'}: {exc.strerror or exc}", file=sys.stderr)
+        return 1
+    except SafetensorError as exc:  # what safetensors makes of an OSError: a full disk, for one
+        print(f"train: weights: {exc}", file=sys.stderr)
         return 1
 
 

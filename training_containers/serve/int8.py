@@ -41,14 +41,14 @@ def export_int8(model_dir: Path) -> Path:
     Raises:
         ModelError: the directory is not a complete GPT-2 model, or cannot be written.
     """
-    from safetensors.numpy import save_file  # serving does not write
+    from safetensors.numpy import save  # serving does not write
 
     builder = _Int8Builder(read_config(model_dir), model_dir / WEIGHTS)
     graph, weights = model_dir / INT8_GRAPH, model_dir / INT8_WEIGHTS
     scratch = [path.with_name(f".{path.name}.partial") for path in (weights, graph)]
     try:
         builder.add_nodes()
-        save_file(builder.small, scratch[0])
+        scratch[0].write_bytes(save(builder.small))  # not save_file: its errors are not OSErrors
         builder.refer_to(scratch[0])
         scratch[1].write_bytes(builder.serialized())
         scratch[0].replace(weights)

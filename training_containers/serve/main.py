@@ -148,7 +148,8 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
         finally:
             if service.registry.active is None:
                 server.stop()
-        bleu1("", ("",))  # imports nltk, so that no feedback has to wait for it, and no answer either
+            else:
+                bleu1("", ("",))  # imports nltk, so that no feedback has to wait for it, and no answer either
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         signalled.set()

@@ -1,9 +1,11 @@
 """The `train` command over real, tiny models, as each cloud starts it."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -255,3 +257,20 @@ def test_the_base_model_knows_its_topic_and_is_small(base_model: Path) -> None:
     assert manifest.model_version == "base"
     assert manifest.candidate.exact_match >= 0.9
     assert sum(p.stat().st_size for p in base_model.rglob("*")) <= 10_000_000
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_leaves_no_artifact(make_job: MakeJob) -> None:
+    root = make_job(epochs="1")
+    # no file of this process may grow beyond 64 KiB
+    command = ["bash", "-c", 'ulimit -f 64; exec "$0" -m training_containers train', sys.executable]
+
+    done = subprocess.run(
+        command, env={**os.environ, "OPPORTUNE_ML_ROOT": str(root)}, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "File too large" in done.stderr.splitlines()[-1]
+    assert "File too large" in failure(root)
+    assert not (root / "model/manifest.json").exists()
