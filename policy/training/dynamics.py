@@ -23,6 +23,13 @@ Observation = Literal["paper", "multistream"]
 #: longest delay of a job in steps
 _LONGEST: Final = 16
 _ROOM: Final = 256  # steps a trace may have
+#: steps ahead of which `Dynamics.hidden` tells what a retrain gains and what holding loses
+_AHEAD: Final = np.array([0, 2, 5, 10, 20, 40])
+#: brings gains and losses of quality to the order of one
+_GAIN_SCALE: Final = 4.0
+#: columns of `Dynamics.hidden`, and those of them that an actor may learn to foretell
+HIDDEN: Final = 5 + 2 * len(_AHEAD) - 1
+FORETOLD: Final = slice(5, HIDDEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,12 +237,19 @@ class Dynamics:
         return observation(cpu, memory, rate, latency, quality, self.started.sum(axis=1).astype(np.float64))
 
     def hidden(self) -> Floats:
-        """What only a critic in training may see, (N, 5): true quality of the serving and of a fresh model, costs."""
+        """What only training may see, (N, HIDDEN): true quality of the serving and of a fresh model, time left, costs;
+        then, some steps ahead, how much better a model of now would be and how much the serving one will have changed.
+        """
         pool, trace, t = self.pool, self.trace, self.t
-        serving = pool.quality[pool.at(trace, self.serving, t)].astype(np.float64)
+        last = pool.steps[trace][:, None] - 1
+        step = np.minimum(t[:, None] + _AHEAD[None, :], last)
+        kept = pool.quality[pool.at(trace[:, None], self.serving[:, None], step)].astype(np.float64)
+        gains = pool.quality[pool.at(trace[:, None], t[:, None], step)] - kept
+        serving = kept[:, 0]
         fresh = pool.quality[pool.at(trace, t, t)].astype(np.float64)
         optimum = pool.optimum_usd[trace]
         here = pool.value(trace, self.serving, t)
         renewed = pool.value(trace, t, t)
         left = (pool.steps[trace] - t) / _ROOM
-        return np.stack([serving, fresh, left, here / optimum, (here - renewed) / optimum], axis=1)
+        known = np.stack([serving, fresh, left, here / optimum, (here - renewed) / optimum], axis=1)
+        return np.concatenate([known, _GAIN_SCALE * gains, _GAIN_SCALE * (kept[:, 1:] - kept[:, :1])], axis=1)

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 from policy.features import FEATURES
 from policy.history import Floats
 from policy.state import OBSERVATION
-from policy.training.dynamics import Dynamics, Rules
+from policy.training.dynamics import HIDDEN, Dynamics, Rules
 from policy.training.pool import Pool
 
 
@@ -30,7 +30,7 @@ def observation_space(rules: Rules) -> spaces.Box:
 class LLMVecEnv(VecEnv):
     """N services at once. A finished episode starts anew in the same step, as stable-baselines3 expects.
 
-    With `hidden` an observation is a dict: "seen" as usual, and "hidden" (N, 5) for a critic that is thrown away.
+    With `hidden` an observation is a dict: "seen" as usual, and "hidden" (N, HIDDEN) for what is thrown away after.
     Rewards are multiplied by `scale`, which makes the critic's task easier where they are small.
     """
 
@@ -42,7 +42,7 @@ class LLMVecEnv(VecEnv):
         self.render_mode = None
         space: spaces.Space[Any] = observation_space(rules)
         if hidden:
-            space = spaces.Dict({"seen": space, "hidden": spaces.Box(-np.inf, np.inf, (5,), np.float32)})
+            space = spaces.Dict({"seen": space, "hidden": spaces.Box(-np.inf, np.inf, (HIDDEN,), np.float32)})
         super().__init__(count, space, spaces.Discrete(3))
         self._actions = np.zeros(count, dtype=np.int64)
         self._returns, self._lengths = np.zeros(count), np.zeros(count, dtype=np.int64)

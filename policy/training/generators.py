@@ -1,4 +1,5 @@
-"""Randomised drift traces: ten families to train on, two (`HELD_OUT`) that training never sees.
+"""Randomised drift traces: ten families to train on, one shaped after what was measured (`LIKE_REAL`), two (`HELD_OUT`)
+that training never sees.
 
 Every trace is built from the same few parts, drawn afresh:
 
@@ -38,6 +39,8 @@ class Spread:
     noise_sd: tuple[float, float] = (0.01, 0.05)
     speed: tuple[float, float] | None = None  # the world moves faster by this factor, log-uniform; None: as it is
     steps: tuple[int, int] = (MIN_STEPS, MAX_STEPS)
+    luck_sd: tuple[float, float] = (0.004, 0.028)  # how much models differ by chance, log-uniform
+    fade: float = 0.0  # up to this share of the level gets out of reach, as there is more and more to know
 
 
 #: like the traces that policies are judged on
@@ -51,6 +54,17 @@ WIDE: Final = Spread(
     noise_sd=(0.0, 0.08),
     speed=(0.5, 30.0),
     steps=(24, MAX_STEPS),
+)
+#: a small model that answers a stream of questions: a short life, models that differ and know less and less
+SHORT: Final = Spread(
+    cost_usd=(0.2, 12.0),
+    longest_steps=4,
+    level=(0.6, 1.0),
+    depth=(0.5, 1.0),
+    noise_sd=(0.0, 0.08),
+    steps=(24, 96),
+    luck_sd=(0.01, 0.08),
+    fade=0.5,
 )
 #: retrains that are cheap beside what they bring, as on one small GPU instance
 CHEAP: Final = Spread(cost_usd=(0.5, 8.0), longest_steps=16)
@@ -187,6 +201,18 @@ def transient(rng: np.random.Generator, steps: int) -> World:
     return _moved(position)
 
 
+def turnover(rng: np.random.Generator, steps: int) -> World:
+    """Questions appear at an uneven pace and are asked less and less; a model knows those from before its training."""
+    half_life = float(np.exp(rng.uniform(np.log(2.0), np.log(30.0))))
+    born = np.exp(rng.normal(0.0, rng.uniform(0.0, 0.8), steps))
+    born[0] = rng.uniform(1.0, 12.0)
+    age = np.arange(steps)[None, :] - np.arange(steps)[:, None]  # of the questions of one step at another
+    asked = np.where(age >= 0, born[:, None] * 0.5 ** (np.maximum(age, 0) / half_life), 0.0)
+    known = np.cumsum(asked, axis=0) / asked.sum(axis=0)[None, :]  # share of step j's traffic from before step i + 1
+    later = np.tri(steps, k=-1, dtype=bool)
+    return World(-np.log(np.where(later, 1.0, np.maximum(known, 1e-9))), np.ones(steps), np.arange(steps))
+
+
 def halting(rng: np.random.Generator, steps: int) -> World:
     """The world moves at a steady pace, rests, and moves on, in spells of any length. Held out of training."""
     pace = float(np.exp(rng.uniform(np.log(0.004), np.log(0.03))))
@@ -219,6 +245,8 @@ FAMILIES: Final[dict[str, Callable[[np.random.Generator, int], World]]] = {
     "seasonal": seasonal,
     "transient": transient,
 }
+#: shaped after the real matrices, with a spread of their own; policies train on these too
+LIKE_REAL: Final[dict[str, Callable[[np.random.Generator, int], World]]] = {"turnover": turnover}
 #: families that no policy is trained or tuned on
 HELD_OUT: Final[dict[str, Callable[[np.random.Generator, int], World]]] = {
     "halting": halting,
@@ -253,25 +281,30 @@ def _prices(rng: np.random.Generator, steps: int, spread: Spread) -> tuple[Float
 
 
 def generate(family: str, seed: int, steps: int | None = None, spread: Spread = USUAL) -> Trace:
-    """One random trace of a family; the same seed gives the same trace.
+    """One random trace of a family; the same seed gives the same trace. Those of `LIKE_REAL` are always `SHORT`.
 
     Raises:
         InvalidInputError: no such family.
     """
-    world_of = {**FAMILIES, **HELD_OUT}.get(family)
-    if world_of is None:
-        raise InvalidInputError(f"no drift family {family!r}; choose from: {', '.join([*FAMILIES, *HELD_OUT])}")
-    names = [*FAMILIES, *HELD_OUT]
+    families = {**FAMILIES, **HELD_OUT, **LIKE_REAL}
+    names = list(families)
+    if family not in families:
+        raise InvalidInputError(f"no drift family {family!r}; choose from: {', '.join(names)}")
+    if family in LIKE_REAL:
+        spread = SHORT
     rng = np.random.default_rng([seed, names.index(family)])
     length = steps or int(rng.integers(spread.steps[0], spread.steps[1] + 1))
-    world = world_of(rng, length)
+    world = families[family](rng, length)
     speed = float(np.exp(rng.uniform(*np.log(spread.speed)))) if spread.speed else 1.0
     loss = rng.uniform(*spread.depth) * -np.expm1(-speed * world.distance)
     ramp = world.learnt[:, None]
     loss = ramp * loss + (1.0 - ramp) * loss[world.before]
-    luck = rng.normal(0.0, np.exp(rng.uniform(np.log(0.004), np.log(0.028))), length)
+    luck = rng.normal(0.0, np.exp(rng.uniform(*np.log(spread.luck_sd))), length)
     wobble = rng.normal(0.0, rng.uniform(0.001, 0.005), length)
-    quality = np.clip(rng.uniform(*spread.level) + luck[:, None] + wobble[None, :] - loss, 0.02, 0.99)
+    level = np.full(length, rng.uniform(*spread.level))
+    if spread.fade:
+        level *= 1.0 + rng.uniform(0.0, spread.fade) * np.expm1(-np.arange(length) / rng.uniform(4.0, 40.0))
+    quality = np.clip(level[:, None] + luck[:, None] + wobble[None, :] - loss, 0.02, 0.99)
     quality[np.tril_indices(length, -1)] = np.nan
     rate, latency, cpu, memory = _load(rng, length)
     prices, hours = _prices(rng, length, spread)

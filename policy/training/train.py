@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
@@ -27,7 +26,8 @@ from policy.training.dynamics import Dynamics, Observation, Rules
 from policy.training.environment import LLMVecEnv
 from policy.training.evaluate import calibrate
 from policy.training.export import actor_probabilities, export, features_of
-from policy.training.generators import CHEAP, FAMILIES, USUAL, Spread
+from policy.training.foresight import ForetellingPPO
+from policy.training.generators import CHEAP, FAMILIES, LIKE_REAL, USUAL, Spread
 from policy.training.networks import STREAMS, AsymmetricPolicy, MultiStream, PaperExtractor
 from policy.training.pool import Pool, training_pool
 
@@ -66,6 +66,7 @@ class Recipe:
     entropy: float = 0.003
     rounds: int = 1  # the steps are divided into rounds, each on fresh traces
     clone_steps: int = 0  # environment steps to imitate the oracle on before PPO
+    clone_minibatches: int = 1  # what 16 steps of all services are divided into
     without: tuple[str, ...] = ()  # streams the actor is not shown: performance, resources, deployment
 
 
@@ -85,13 +86,15 @@ PRESETS: Final[dict[str, Recipe]] = {
         steps=20_000_000,
         rounds=4,
         traces=2400,
-        wide_share=0.35,
+        families=(*FAMILIES, *LIKE_REAL, *LIKE_REAL),  # twice as many of these as of any other
+        wide_share=0.2,
         services=512,
         n_steps=64,
         minibatches=16,
         epochs=3,
         gamma=0.995,
         clone_steps=600_000,
+        clone_minibatches=4,
         entropy=0.005,
     ),
 }
@@ -163,7 +166,7 @@ def build(recipe: Recipe, env: LLMVecEnv) -> Any:
         shape = {"features_extractor_class": PaperExtractor, "net_arch": [64, 64]}
         return PPO("MlpPolicy", env, policy_kwargs=shape, **common)
     shape = {"net_arch": {"pi": [64], "vf": [64]}, "activation_fn": nn.ReLU}
-    return MaskablePPO(AsymmetricPolicy, env, policy_kwargs=shape, **common)
+    return ForetellingPPO(AsymmetricPolicy, env, policy_kwargs=shape, **common)
 
 
 def wander(env: Dynamics, steps: int, seed: int) -> Floats:
@@ -183,38 +186,44 @@ def clone(model: Any, recipe: Recipe, pool: Pool, progress: Progress) -> None:
     rules = Rules(recipe.observation, recipe.reward)
     env = Dynamics(pool, recipe.services, rules, seed=recipe.seed + 77)
     rng = np.random.default_rng(recipe.seed)
-    optimizer = torch.optim.Adam(policy.parameters(), lr=1e-3)
+    foretells = isinstance(model, ForetellingPPO)
+    optimizer = model.lessons if foretells else torch.optim.Adam(policy.parameters(), lr=1e-3)
     observed = env.reset()
     rounds = max(1, recipe.clone_steps // (recipe.services * 16))
     for done in range(rounds):
-        seen, labels = [], []
+        seen, labels, hidden = [], [], []
         for _ in range(16):
             x = torch.as_tensor(observed, dtype=torch.float32)
             free = ~env.in_flight()
             best = env.best_action()
             seen.append(x[free])
             labels.append(torch.as_tensor(best[free]))
+            hidden.append(torch.as_tensor(env.hidden()[free], dtype=torch.float32))
             with torch.no_grad():
-                chances = torch.softmax(_logits(policy, recipe, x), dim=1).numpy()
+                chances = torch.softmax(_actor(model, x)[0], dim=1).numpy()
             drawn = (rng.random((env.count, 1)) > np.cumsum(chances, axis=1)).sum(axis=1).clip(0, 2)
             outcome = env.step(np.where(rng.random(env.count) < 0.5, best, drawn))
             over = np.flatnonzero(outcome.terminated | outcome.truncated)
             observed = env.reset(over) if len(over) else outcome.observation
-        logits = _logits(policy, recipe, torch.cat(seen))
-        loss = nn.functional.cross_entropy(logits, torch.cat(labels))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        lesson = [torch.cat(part) for part in (seen, labels, hidden)]
+        for part in np.array_split(rng.permutation(len(lesson[0])), recipe.clone_minibatches):
+            x, label, known = (column[part] for column in lesson)
+            logits, features = _actor(model, x)
+            loss = nn.functional.cross_entropy(logits, label)
+            if foretells:
+                loss = loss + model.foretelling_loss(features, known)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
         progress("clone", done + 1, rounds)
 
 
-def _logits(policy: Any, recipe: Recipe, x: torch.Tensor) -> torch.Tensor:
-    """The actor's logits for observations (N, D)."""
-    features = (
-        policy.features_extractor(x) if recipe.observation == "paper" else policy.pi_features_extractor.streams(x)
-    )
-    logits: torch.Tensor = policy.action_net(policy.mlp_extractor.policy_net(features))
-    return logits
+def _actor(model: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The actor's logits (N, 3) and features for observations (N, D)."""
+    if isinstance(model, ForetellingPPO):
+        return model.logits(x)
+    features = model.policy.features_extractor(x)
+    return model.policy.action_net(model.policy.mlp_extractor.policy_net(features)), features
 
 
 def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:

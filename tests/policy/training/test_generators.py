@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from policy.training.generators import CHEAP, FAMILIES, HELD_OUT, USUAL, WIDE, Spread, generate, held_out_set
+from policy.training.generators import (
+    CHEAP,
+    FAMILIES,
+    HELD_OUT,
+    LIKE_REAL,
+    SHORT,
+    USUAL,
+    WIDE,
+    Spread,
+    generate,
+    held_out_set,
+)
 from policy.training.score import plan
 from policy.training.trace import validate
 from shared.errors import InvalidInputError
@@ -29,6 +40,24 @@ def drop(family: str, seed: int) -> float:
     """How much the first model loses by the end."""
     quality = generate(family, seed).quality[0]
     return float(quality[:5].mean() - quality[-5:].mean())
+
+
+@pytest.mark.parametrize("family", LIKE_REAL)
+def test_a_family_like_the_real_matrices_keeps_its_own_spread(family: str) -> None:
+    trace = generate(family, 1, spread=WIDE)
+    validate(trace, trace.name)
+    assert trace.sha256() == generate(family, 1).sha256() != generate(family, 2).sha256()
+    lengths = [generate(family, seed).steps for seed in range(30)]
+    assert SHORT.steps[0] <= min(lengths) < max(lengths) <= SHORT.steps[1]
+
+
+def test_with_turnover_every_model_forgets_and_later_ones_know_less() -> None:
+    traces = [generate("turnover", seed) for seed in range(30)]
+    forgotten = [t.quality[1, 1] - t.quality[1, -1] for t in traces]
+    faded = [np.diag(t.quality)[:4].mean() - np.diag(t.quality)[-4:].mean() for t in traces]
+    assert min(forgotten) > 0.05
+    assert np.median(forgotten) > 0.3
+    assert 0.05 < np.mean(faded) < 0.3
 
 
 def test_stable_hardly_moves_and_gradual_does() -> None:
