@@ -261,7 +261,7 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
         env = LLMVecEnv(pool, recipe.services, rules, recipe.seed + turn, dict_space, _SCALE[recipe.reward])
         if model is None:
             model = build(recipe, env)
-            _fit_scalers(model, Dynamics(pool, 256, rules, seed=recipe.seed + 55), recipe)
+            fit_scalers(model, Dynamics(pool, 256, rules, seed=recipe.seed + 55), recipe)
             if recipe.clone_steps:
                 clone(model, recipe, pool, progress)
         else:
@@ -298,7 +298,7 @@ def agreement_of(policy: Any, observation: Observation, pool: Pool, exported: Pa
     return {"observations": len(lived), "same_action": int((chosen == expected).sum())}
 
 
-def _fit_scalers(model: Any, env: Dynamics, recipe: Recipe) -> None:
+def fit_scalers(model: Any, env: Dynamics, recipe: Recipe) -> None:
     """Fit every scaler of the model to what is seen under rare random retrains."""
     observed = wander(env, 200, recipe.seed)
     for module in model.policy.modules():
