@@ -167,12 +167,17 @@ def merged(rows: Sequence[Row], earlier: Path) -> list[Row]:
     return result
 
 
-def summary(rows: Sequence[Row]) -> dict[str, Any]:
-    """Per policy: over everything generated, per family, per bucket; gap closed against the best rule."""
+def _groups(rows: Sequence[Row]) -> tuple[Any, Any, Any]:
+    """Family and bucket of each row, and whether it counts in the means over everything."""
     families = np.array([row.family for row in rows])
     buckets = np.array([BUCKETS[int(np.searchsorted(EDGES, row.cost_ratio, side="right"))] for row in rows])
+    return families, buckets, ~np.isin(families, APART)
+
+
+def summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """Per policy: over everything generated, per family, per bucket; gap closed against the best rule."""
+    families, buckets, generated = _groups(rows)
     planned = np.array([row.oracle_retrains for row in rows])
-    generated = ~np.isin(families, APART)
     if not generated.any():
         generated[:] = True  # --per-family 0: the real matrices alone
     table: dict[str, Any] = {}
@@ -202,11 +207,9 @@ def duels(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
     The same traces under the same noise carry both, so the difference is known better than either mean.
     """
-    families = np.array([row.family for row in rows])
-    buckets = np.array([BUCKETS[int(np.searchsorted(EDGES, row.cost_ratio, side="right"))] for row in rows])
+    families, buckets, generated = _groups(rows)
     rules = [name for name in rows[0].runs if name in RIVALS]
     values = {name: np.array([row.runs[name][0] for row in rows]) for name in (OURS, *rules)}
-    generated = ~np.isin(families, APART)
     groups = [("all", generated)]
     groups += [(name, families == name) for name in dict.fromkeys(families)]
     groups += [(f"retrain costs {name}", generated & (buckets == name)) for name in BUCKETS]

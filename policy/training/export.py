@@ -21,7 +21,7 @@ from torch import nn
 from policy.features import BLOCKS, DENSE, FEATURES, PERFORMANCE, RESOURCES
 from policy.policies import METADATA_KEY
 from policy.state import OBSERVATION, Feature
-from policy.training.networks import CLIP, TINY, MultiStream, Scaler
+from policy.training.networks import CLIP, TINY, MultiStream, Scaler, actor
 from shared.contracts import Action
 
 OPSET: Final = 18
@@ -175,12 +175,7 @@ def actor_probabilities(policy: Any, observation: str, observed: np.ndarray) -> 
     """The torch actor's probabilities, (N, D) -> (N, 3): what the exported graph must agree with."""
     with torch.no_grad():
         x = torch.as_tensor(observed, dtype=torch.float32)
-        if observation == "paper":
-            features = policy.features_extractor(x)
-        else:
-            features = policy.pi_features_extractor.streams(x)
-        logits = policy.action_net(policy.mlp_extractor.policy_net(features))
-        return np.asarray(decided(torch.softmax(logits, dim=1)).numpy())
+        return np.asarray(decided(torch.softmax(actor(policy, observation, x)[0], dim=1)).numpy())
 
 
 def _version(package: str) -> str:

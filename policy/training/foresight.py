@@ -15,6 +15,7 @@ from sb3_contrib import MaskablePPO
 from torch import nn
 
 from policy.training.dynamics import FORETOLD
+from policy.training.networks import actor
 
 #: share of a rollout that is learnt from, and how many observations at a time
 _SHARE: Final = 0.25
@@ -55,8 +56,7 @@ class ForetellingPPO(MaskablePPO):
 
     def logits(self, seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The actor's logits (N, 3) and features (N, F) for what may be seen, (N, WIDTH)."""
-        features = self.policy.pi_features_extractor.streams(seen)
-        return self.policy.action_net(self.policy.mlp_extractor.policy_net(features)), features
+        return actor(self.policy, "multistream", seen)
 
     def foretelling_loss(self, features: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """Mean squared error of what the features foretell, from what `Dynamics.hidden` knows."""

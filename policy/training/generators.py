@@ -3,10 +3,11 @@ that training never sees.
 
 Every trace is built from the same few parts, drawn afresh:
 
-    q[i, j] = level + luck_i + wobble_j - depth * (1 - exp(-distance(i, j)))
+    q[i, j] = level_i + luck_i + wobble_j - depth * (1 - exp(-distance(i, j)))
 
-`luck` is what a model is worth by chance of its training, `wobble` what a step's questions are worth by chance, and
-the distance is how far the world moved between the data of model i and step j. A family is a way to move the world.
+The level is one for all models, or fades with time; `luck` is what a model is worth by chance of its training, `wobble`
+what a step's questions are worth by chance, and the distance is how far the world moved between the data of model i and
+step j. A family is a way to move the world.
 After a sudden change the data needed to recover accumulates: a model trained during that ramp is a mixture of what
 the last model before the change knew and what there is to know.
 """

@@ -138,3 +138,9 @@ class AsymmetricPolicy(MaskableMultiInputActorCriticPolicy):
         cls = CriticExtractor if self._built_actor else ActorExtractor
         self._built_actor = True
         return cls(self.observation_space)
+
+
+def actor(policy: Any, observation: str, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The actor's logits (N, 3) and features (N, F) for observations (N, D), "paper" or "multistream"."""
+    features = policy.features_extractor(x) if observation == "paper" else policy.pi_features_extractor.streams(x)
+    return policy.action_net(policy.mlp_extractor.policy_net(features)), features

@@ -28,7 +28,7 @@ from policy.training.evaluate import calibrate
 from policy.training.export import actor_probabilities, export, features_of
 from policy.training.foresight import ForetellingPPO
 from policy.training.generators import CHEAP, FAMILIES, LIKE_REAL, USUAL, Spread
-from policy.training.networks import STREAMS, AsymmetricPolicy, MultiStream, PaperExtractor
+from policy.training.networks import STREAMS, AsymmetricPolicy, MultiStream, PaperExtractor, actor
 from policy.training.pool import Pool, training_pool
 
 #: brings returns to the order of one
@@ -199,32 +199,26 @@ def clone(model: Any, recipe: Recipe, pool: Pool, progress: Progress) -> None:
             best = env.best_action()
             seen.append(x[free])
             labels.append(torch.as_tensor(best[free]))
-            hidden.append(torch.as_tensor(env.hidden()[free], dtype=torch.float32))
+            if foretells:
+                hidden.append(torch.as_tensor(env.hidden()[free], dtype=torch.float32))
             with torch.no_grad():
-                chances = torch.softmax(_actor(model, x)[0], dim=1).numpy()
+                chances = torch.softmax(actor(policy, recipe.observation, x)[0], dim=1).numpy()
             drawn = (rng.random((env.count, 1)) > np.cumsum(chances, axis=1)).sum(axis=1).clip(0, 2)
             outcome = env.step(np.where(rng.random(env.count) < 0.5, best, drawn))
             over = np.flatnonzero(outcome.terminated | outcome.truncated)
             observed = env.reset(over) if len(over) else outcome.observation
-        lesson = [torch.cat(part) for part in (seen, labels, hidden)]
-        for part in np.array_split(rng.permutation(len(lesson[0])), recipe.clone_minibatches):
-            x, label, known = (column[part] for column in lesson)
-            logits, features = _actor(model, x)
-            loss = nn.functional.cross_entropy(logits, label)
+        x, label = torch.cat(seen), torch.cat(labels)
+        # one batch needs no shuffling
+        order = rng.permutation(len(x)) if recipe.clone_minibatches > 1 else np.arange(len(x))
+        for part in np.array_split(order, recipe.clone_minibatches):
+            logits, features = actor(policy, recipe.observation, x[part])
+            loss = nn.functional.cross_entropy(logits, label[part])
             if foretells:
-                loss = loss + model.foretelling_loss(features, known)
+                loss = loss + model.foretelling_loss(features, torch.cat(hidden)[part])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         progress("clone", done + 1, rounds)
-
-
-def _actor(model: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The actor's logits (N, 3) and features for observations (N, D)."""
-    if isinstance(model, ForetellingPPO):
-        return model.logits(x)
-    features = model.policy.features_extractor(x)
-    return model.policy.action_net(model.policy.mlp_extractor.policy_net(features)), features
 
 
 def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
