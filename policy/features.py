@@ -76,6 +76,8 @@ DENSE: Final[tuple[Feature, ...]] = (
     Feature("jump_now", _UNIT, -1.2, 1.2),
     Feature("log_since_jump", "ln(steps)", 0.0, 14.0),
     Feature("jump_size", _UNIT, -1.2, 1.2),
+    Feature("level_since_jump", _UNIT, -1.2, 1.2),
+    Feature("pace_since_jump", "1/step", -8.0, 8.0),
     Feature("since_jump_over_interval", _UNIT, 0.0, 8.0),
     Feature("jumps", "ln(1 + count)", 0.0, 7.0),
     Feature("rises", "ln(1 + count)", 0.0, 7.0),
@@ -144,7 +146,8 @@ class Tracker:
         self.pace_drop, self.pace_steps = np.zeros(n), np.zeros(n)
         self.variance, self.pairs = np.full(n, _NOISE**2), np.zeros(n)
         self.jump_at, self.jump_size = np.zeros(n, dtype=np.int64), np.zeros(n)
-        self.jumps, self.rises, self.before_jump = np.zeros(n), np.zeros(n), np.zeros(n)
+        self.jumped = np.zeros(n, dtype=bool)  # the serving model's quality has jumped
+        self.jumps, self.rises = np.zeros(n), np.zeros(n)
         self.retrains = np.zeros(n)
         self.best_rebound, self.gain_sum = np.zeros(n), np.zeros(n)
         self.step_change = np.zeros(n)
@@ -240,6 +243,7 @@ class Tracker:
         self.first_low = np.where(starts, np.minimum(self.lowest, left[0]), self.first_low)
         self.first_high = np.where(starts, np.maximum(self.highest, left[0]), self.first_high)
         self.gain[live] = 0.0
+        self.jumped[live] = False
         self.old_level = np.where(live, self.smooth[:, 1], self.old_level)
         self.live_at = np.where(live, self.t, self.live_at)
         self.data_to = np.where(live, trained_to, self.data_to)
@@ -270,39 +274,68 @@ class Tracker:
         self.variance = np.maximum(self.variance + weight * (squared - self.variance), 1e-6)
         self.measured += seen
         n = np.maximum(self.measured, 1.0)
-        early = seen & (self.measured <= _FRESH)
+        early = seen & (self.measured <= _FRESH) & ~self.jumped
         self.fresh = np.where(early, np.where(first, y, self.fresh + (y - self.fresh) / n), self.fresh)
         rate = np.maximum(1.0 / n[:, None], _RATES) * seen[:, None]
         self.smooth += rate * (y[:, None] - self.smooth)
         self.gain = np.where((self.retrains > 0) & early, self.fresh - self.old_level, self.gain)
-        self.regret += (self.fresh - y) * seen
         k = self.measured * seen
         self.k_sum += k
         self.kk_sum += k * k
         self.y_sum += y * seen
+        self.regret = self.measured * self.fresh - self.y_sum
         self.ky_sum += k * y
         self.lowest = np.where(first, y, np.minimum(self.lowest, self.smooth[:, 1]))
         self.best_rebound = np.maximum(self.best_rebound, self.smooth[:, 1] - self.lowest)
         self.highest = np.where(first, y, np.maximum(self.highest, self.smooth[:, 1]))
 
     def _find_jumps(self) -> None:
-        """Notice a sudden change of the serving model's quality: two samples against the six before them."""
+        """Notice a sudden change of the serving model's quality: the last two samples (of four or more, else the last)
+        against up to six before them. What a model was worth when new is taken from before its first jump.
+        """
         age = self.t - self.live_at
-        able = age >= 4
+        able = age >= 1
         reach = np.minimum(age + 1, 8)
+        newest = np.where(age >= 3, 2, 1)
+        older = np.maximum(reach - newest, 1)
         rows, top = self._rows, self.t + 1
-        recent = (self.sums[rows, top, 0] - self.sums[rows, np.maximum(top - 2, 0), 0]) / 2.0
-        older_sum = self.sums[rows, np.maximum(top - 2, 0), 0] - self.sums[rows, np.maximum(top - reach, 0), 0]
-        older = older_sum / np.maximum(reach - 2, 1)
-        self.step_change = np.where(able, recent - older, 0.0)
-        limit = np.maximum(3.5 * np.sqrt(self.variance * (0.5 + 1.0 / np.maximum(reach - 2, 1))), 0.04)
+        total = self.sums[:, :, 0]
+        split = np.maximum(top - newest, 0)
+        recent = (total[rows, top] - total[rows, split]) / newest
+        before = (total[rows, split] - total[rows, np.maximum(split - older, 0)]) / older
+        self.step_change = np.where(able, recent - before, 0.0)
+        limit = np.maximum(3.5 * np.sqrt(self.variance * (1.0 / newest + 1.0 / older)), 0.04)
         again = self.t - self.jump_at >= 8
         fresh_jump = able & (np.abs(self.step_change) > limit) & (again | (self.jumps + self.rises == 0))
         fell = fresh_jump & (self.step_change < 0)
         self.jumps += fell
         self.rises += fresh_jump & (self.step_change > 0)
-        self.jump_at = np.where(fresh_jump, self.t - 1, self.jump_at)
+        self.jump_at = np.where(fresh_jump, self.t - newest + 1, self.jump_at)
         self.jump_size = np.where(fresh_jump, self.step_change, self.jump_size)
+        # its first measurements, if none is missing, were a mean over both sides
+        mixed = fresh_jump & ~self.jumped & (self.measured <= _FRESH + 2) & (self.measured == age + 1)
+        if mixed.any():
+            new = (total[rows, split] - total[rows, self.live_at]) / np.maximum(age + 1 - newest, 1)
+            self.fresh = np.where(mixed, new, self.fresh)
+            self.gain = np.where(mixed & (self.retrains > 0), self.fresh - self.old_level, self.gain)
+            self.regret = np.where(mixed, self.measured * self.fresh - self.y_sum, self.regret)
+        self.jumped |= fresh_jump
+
+    def _since_jump(self) -> tuple[Floats, Floats]:
+        """Mean and pace (1/step) of the serving model's quality since its last jump, or since it went live; (N,) each.
+
+        The pace is of the younger half of these samples against the older half.
+        """
+        rows, top = self._rows, self.t + 1
+        start = np.where(self.jumped, np.maximum(self.jump_at, self.live_at), self.live_at)
+        total = self.sums[:, :, 0]
+        count = top - start
+        half = count // 2
+        middle = top - half
+        first = (total[rows, middle] - total[rows, start]) / np.maximum(count - half, 1)
+        second = (total[rows, top] - total[rows, middle]) / np.maximum(half, 1)
+        mean = (total[rows, top] - total[rows, start]) / np.maximum(count, 1)
+        return mean, np.where(half > 0, 2.0 * (second - first) / np.maximum(count, 4), 0.0)
 
     def observation(self) -> Floats:
         """The observations of the present step, (N, WIDTH)."""
@@ -354,6 +387,7 @@ class Tracker:
         since_jump = np.where(self.jumps + self.rises > 0, t - self.jump_at, t + 1.0)
         trained_after = np.maximum(self.data_to - self.jump_at, 0) * (self.jumps > 0)
         interval = np.maximum(t + 1.0, 1.0) / np.maximum(self.jumps + self.rises, 1.0)
+        level_since, pace_since = self._since_jump()
         # what a steady decay at the usual pace would make worth it: half the pace times squared remaining time
         loss_pace = np.maximum(-slope, 0.0) + 1e-4
         columns = [
@@ -390,6 +424,8 @@ class Tracker:
             self.step_change,
             np.log1p(since_jump),
             self.jump_size,
+            self.fresh - level_since,
+            np.clip(pace_since * 100.0, -8.0, 8.0),
             np.minimum(since_jump / interval, 8.0),
             np.log1p(self.jumps),
             np.log1p(self.rises),

@@ -84,25 +84,34 @@ class World:
 
 
 def _moved(position: Floats) -> World:
-    """A world that is one number at each step; data of the present is all it takes to know the present."""
-    steps = len(position)
-    return World(np.abs(position[:, None] - position[None, :]), np.ones(steps), np.arange(steps))
+    """A world that is a point at each step, (T,) or (T, dimensions); data of the present tell all about it."""
+    points = position.reshape(len(position), -1)
+    distance = np.linalg.norm(points[:, None] - points[None, :], axis=2)
+    return World(distance, np.ones(len(points)), np.arange(len(points)))
 
 
-def _change_points(rng: np.random.Generator, steps: int, low: int, high: int, gap: int) -> list[int]:
-    """Between `low` and `high` steps at which the world jumps, at least `gap` apart."""
-    points: list[int] = []
-    for point in sorted(int(p) for p in rng.integers(2, steps, rng.integers(low, high + 1))):
-        if not points or point - points[-1] >= gap:
-            points.append(point)
-    return points
+def _dimensions(rng: np.random.Generator) -> int:
+    """In how many ways a world can change: with one it comes back by itself, with more it hardly ever does."""
+    return int(rng.integers(1, 5))
+
+
+def _direction(rng: np.random.Generator, dimensions: int) -> Floats:
+    """A direction of unit length, (dimensions,)."""
+    drawn = rng.normal(0.0, 1.0, dimensions)
+    return np.asarray(drawn / np.linalg.norm(drawn))
+
+
+def _change_points(rng: np.random.Generator, steps: int) -> list[int]:
+    """One or more steps at which the world jumps, at any distance from each other."""
+    expected = steps * float(np.exp(rng.uniform(np.log(0.006), np.log(0.05))))
+    return sorted({int(p) for p in rng.integers(1, steps, max(1, int(rng.poisson(expected))))})
 
 
 def _ramps(rng: np.random.Generator, steps: int, points: list[int]) -> tuple[Floats, np.ndarray]:
     """Share learnt and the last model before the change, for models trained while data accumulates."""
     learnt, before = np.ones(steps), np.arange(steps)
+    length = int(rng.integers(1, 13))  # data come in at the pace of this service
     for index, point in enumerate(points):
-        length = int(rng.integers(1, 13))
         end = min(point + length, steps, points[index + 1] if index + 1 < len(points) else steps)
         for i in range(point, end):
             learnt[i] = (i - point + 1) / (length + 1)
@@ -127,11 +136,11 @@ def gradual(rng: np.random.Generator, steps: int) -> World:
 
 
 def sudden(rng: np.random.Generator, steps: int) -> World:
-    """A few jumps to somewhere new; data to recover from each accumulates over one to twelve steps."""
-    points = _change_points(rng, steps, 1, 6, 8)
-    position = np.zeros(steps)
+    """Jumps to somewhere else; data to recover from each accumulates over one to twelve steps."""
+    points, dimensions = _change_points(rng, steps), _dimensions(rng)
+    position = np.zeros((steps, dimensions))
     for point in points:
-        position[point:] += _severity(rng)
+        position[point:] += _severity(rng) * _direction(rng, dimensions)
     return World(_moved(position).distance, *_ramps(rng, steps, points))
 
 
@@ -146,8 +155,10 @@ def recurring(rng: np.random.Generator, steps: int) -> World:
     t, current = 0, 0
     while t < steps:
         length = (
-            max(3, int(rng.exponential(dwell))) if rng.random() < 0.5 else max(3, int(dwell * rng.uniform(0.7, 1.3)))
+            max(2, int(rng.exponential(dwell))) if rng.random() < 0.5 else max(2, int(dwell * rng.uniform(0.7, 1.3)))
         )
+        if t == 0:  # the trace begins somewhere in a spell
+            length = int(rng.integers(1, length + 1))
         regime[t : t + length] = current
         t += length
         current = int((current + rng.integers(1, regimes)) % regimes)
@@ -155,9 +166,9 @@ def recurring(rng: np.random.Generator, steps: int) -> World:
 
 
 def random_walk(rng: np.random.Generator, steps: int) -> World:
-    """The world wanders and sometimes comes back."""
-    pace = float(np.exp(rng.uniform(np.log(0.008), np.log(0.05))))
-    return _moved(np.cumsum(rng.normal(0.0, pace, steps)))
+    """The world wanders, and the fewer ways there are, the more often it comes back."""
+    pace, dimensions = float(np.exp(rng.uniform(np.log(0.008), np.log(0.05)))), _dimensions(rng)
+    return _moved(np.cumsum(rng.normal(0.0, pace / np.sqrt(dimensions), (steps, dimensions)), axis=0))
 
 
 def reverting(rng: np.random.Generator, steps: int) -> World:
@@ -188,17 +199,23 @@ def mixture(rng: np.random.Generator, steps: int) -> World:
 
 
 def seasonal(rng: np.random.Generator, steps: int) -> World:
-    """The world goes round: what a model forgets it is worth again half a period later."""
+    """The world goes round, on a line or a more or less flat ellipse; what a model forgets it is worth again later."""
     period = rng.uniform(18.0, 90.0)
     angle = 2.0 * np.pi * (np.arange(steps) / period + rng.random())
-    return _moved(rng.uniform(0.1, 0.6) * np.sin(angle))
+    round_, reach = rng.uniform(0.0, 1.0), rng.uniform(0.1, 0.6)
+    return _moved(reach * np.stack([np.sin(angle), round_ * np.cos(angle)], axis=1))
 
 
 def transient(rng: np.random.Generator, steps: int) -> World:
     """Short spells of something else that pass by themselves; retraining chases them."""
-    position = np.cumsum(np.full(steps, float(rng.uniform(0.0, 0.002))))
-    for point in _change_points(rng, steps, 2, 7, 12):
-        position[point : point + int(rng.integers(4, 13))] += _severity(rng)
+    dimensions = _dimensions(rng)
+    position = np.arange(steps)[:, None] * float(rng.uniform(0.0, 0.002)) * _direction(rng, dimensions)
+    end = 0
+    for point in sorted(int(p) for p in rng.integers(1, steps, rng.integers(2, 8))):
+        if point >= end:
+            length = int(rng.integers(4, 13))
+            position[point : point + length] += _severity(rng) * _direction(rng, dimensions)
+            end = point + length + 1
     return _moved(position)
 
 
@@ -298,8 +315,8 @@ def generate(family: str, seed: int, steps: int | None = None, spread: Spread = 
     world = families[family](rng, length)
     speed = float(np.exp(rng.uniform(*np.log(spread.speed)))) if spread.speed else 1.0
     loss = rng.uniform(*spread.depth) * -np.expm1(-speed * world.distance)
-    ramp = world.learnt[:, None]
-    loss = ramp * loss + (1.0 - ramp) * loss[world.before]
+    for i in np.flatnonzero(world.learnt < 1.0):  # in turn: what came before may be a mixture itself
+        loss[i] = world.learnt[i] * loss[i] + (1.0 - world.learnt[i]) * loss[world.before[i]]
     luck = rng.normal(0.0, np.exp(rng.uniform(*np.log(spread.luck_sd))), length)
     wobble = rng.normal(0.0, rng.uniform(0.001, 0.005), length)
     level = np.full(length, rng.uniform(*spread.level))

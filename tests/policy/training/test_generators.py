@@ -82,6 +82,48 @@ def test_a_model_of_a_recurring_regime_is_good_again() -> None:
     assert recovered >= 4
 
 
+def test_a_trace_of_regimes_begins_anywhere_in_one() -> None:
+    first = []
+    for seed in range(80):
+        fell = np.flatnonzero(np.abs(np.diff(generate("recurring", seed).quality[0])) > 0.06)
+        first.append(int(fell[0]) + 1 if len(fell) else 240)
+    assert min(first) <= 4
+    assert np.mean(np.array(first) < 12) > 0.15
+
+
+def test_data_come_in_at_one_pace_in_all_of_a_trace() -> None:
+    several = 0
+    for seed in range(20):
+        world = FAMILIES["sudden"](np.random.default_rng(seed), 200)
+        behind = np.flatnonzero(world.learnt < 1.0)
+        begins = behind[world.before[behind] == behind - 1]
+        assert len(begins) >= 1
+        assert len({round(float(world.learnt[i]), 6) for i in begins}) == 1
+        several += len(begins) > 1
+    assert several >= 10
+
+
+def test_a_sudden_change_may_bring_an_old_model_nearer() -> None:
+    nearer = 0
+    for seed in range(40):
+        quality = generate("sudden", seed).quality
+        for j in range(3, len(quality)):
+            nearer += bool(
+                quality[0, j] - quality[0, j - 1] > 0.05 and quality[j - 2, j] - quality[j - 2, j - 1] < -0.05
+            )
+    assert nearer >= 3
+
+
+def test_a_walk_in_more_than_one_dimension_comes_back_less() -> None:
+    # on a line every three points have one between the two others: the longest way is the sum of the two others
+    bent = []
+    for seed in range(40):
+        far = FAMILIES["randwalk"](np.random.default_rng(seed), 121).distance
+        ways = np.sort([far[0, 60], far[60, 120], far[0, 120]])
+        bent.append(ways[0] + ways[1] - ways[2] > 1e-9)
+    assert 0.55 < np.mean(bent) < 0.95
+
+
 def test_the_optimum_retrains_where_it_pays() -> None:
     retrains = {
         family: np.mean([sum(a > 0 for a in plan(generate(family, seed)).decisions) for seed in range(8)])

@@ -1,0 +1,59 @@
+"""What the tracker says about a service's past."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from policy.features import DENSE, FORMER, Tracker
+from policy.history import Floats
+
+_NAMES = [feature.name for feature in DENSE]
+
+
+def _follow(quality: list[float], live_at: int | None = None) -> Tracker:
+    """A service that measured `quality`, (T,), one step after the other; a new model serves from `live_at`."""
+    tracker = Tracker(1)
+    tracker.configure(np.arange(1), np.ones(1), np.full((1, 2), 2.0))
+    one, unknown = np.ones(1), np.full((1, FORMER), np.nan)
+    for t, value in enumerate(quality):
+        live = np.array([t == live_at])
+        tracker.push(
+            np.array([value]), one, one, 0.5 * one, 0.5 * one, np.full((1, 2), 1.5), live, np.array([t - 2]), unknown
+        )
+    return tracker
+
+
+def _dense(tracker: Tracker) -> dict[str, float]:
+    values: Floats = tracker.observation()[0, -len(DENSE) :]
+    return dict(zip(_NAMES, values.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("before", [1, 2, 3, 4, 5, 6, 7])
+def test_a_fall_in_the_first_steps_is_a_fall_not_what_the_model_is_worth(before: int) -> None:
+    said = _dense(_follow([0.9] * before + [0.5] * 20))
+    assert said["fresh_quality"] == pytest.approx(0.9, abs=0.011)
+    assert said["jumps"] == pytest.approx(np.log(2.0))
+    assert said["level_since_jump"] == pytest.approx(0.4, abs=0.02)
+    assert said["regret_over_cost"] == pytest.approx(0.4 * 20 / 1.5, rel=0.05)
+    assert np.expm1(said["log_since_jump"]) == pytest.approx(19.0, abs=1.01)
+
+
+def test_the_gain_of_a_retrain_is_from_before_the_next_fall() -> None:
+    said = _dense(_follow([0.9] * 10 + [0.5] * 20 + [0.9] * 3 + [0.3] * 10, live_at=30))
+    assert said["last_gain"] == pytest.approx(0.4, abs=0.02)
+    assert said["fresh_quality"] == pytest.approx(0.9, abs=0.01)
+
+
+def test_noise_is_no_jump() -> None:
+    rng = np.random.default_rng(0)
+    said = _dense(_follow((0.8 + 0.03 * rng.standard_normal(60)).tolist()))
+    assert said["jumps"] == 0.0
+    assert said["fresh_quality"] == pytest.approx(0.8, abs=0.04)
+
+
+def test_a_steady_decline_has_a_pace_and_a_level() -> None:
+    said = _dense(_follow([0.9 - 0.002 * t for t in range(41)]))
+    assert said["jumps"] == 0.0
+    assert said["pace_since_jump"] == pytest.approx(-0.2, abs=0.02)  # percent of quality a step
+    assert said["level_since_jump"] == pytest.approx(0.895 - 0.86, abs=0.002)
