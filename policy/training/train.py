@@ -83,7 +83,7 @@ PRESETS: Final[dict[str, Recipe]] = {
     ),
     "ppo": Recipe(
         observation="multistream",
-        seed=1,  # of two, the better one on traces kept for that
+        seed=1,  # of two that are level on traces kept for that
         steps=20_000_000,
         rounds=4,
         traces=2400,
