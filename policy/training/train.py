@@ -74,6 +74,7 @@ PRESETS: Final[dict[str, Recipe]] = {
     "ppo-paper": Recipe(
         steps=1_500_000,
         traces=400,
+        families=(*FAMILIES, *LIKE_REAL),
         spread=CHEAP,
         services=512,
         n_steps=32,
