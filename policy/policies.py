@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from policy.features import FEATURES
 from policy.follow import Follower
 from policy.history import Decider, Floats, History
-from policy.state import Feature, observe
+from policy.state import OBSERVATION, Feature, observe
 from shared.contracts import Action
 from shared.errors import InvalidInputError, MetricsError, ModelError
 
@@ -115,6 +117,14 @@ class NetworkPolicy:
         self._high = np.array([f.high for f in self.features])
         if self.observation not in ("paper", "multistream"):
             raise ModelError(f"policy {path}: unknown observation {self.observation!r}; upgrade this program")
+        made_for = [f.name for f in self.features]
+        given = [f.name for f in (OBSERVATION if self.observation == "paper" else FEATURES)]
+        if made_for != given:
+            odd = next((a for a, b in zip_longest(made_for, given) if a != b), None)
+            raise ModelError(
+                f"policy {path}: made for {len(made_for)} features, not for the {len(given)} of this version "
+                f"(first difference: {odd}); make it again with `opportune train`"
+            )
 
     def reset(self, seed: int) -> None:
         """The action is a function of the history; what is forgotten is only how far it was followed."""

@@ -139,6 +139,18 @@ def test_a_foreign_onnx_file_is_refused(tmp_path: Path) -> None:
         load_policy(str(path))
 
 
+@pytest.mark.parametrize("name", ["ppo", "ppo-paper"])
+def test_a_file_made_for_other_features_is_refused_when_it_is_loaded(tmp_path: Path, name: str) -> None:
+    model = onnx.load(SHIPPED[name])
+    document = json.loads(model.metadata_props[0].value)
+    document["features"][3]["name"] = "humidity"  # as many, but not the same
+    model.metadata_props[0].value = json.dumps(document)
+    path = tmp_path / "other.onnx"
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=r"other.onnx: made for .* \(first difference: humidity\); make it again"):
+        load_policy(str(path))
+
+
 def test_following_a_history_is_the_same_as_replaying_it() -> None:
     quality = np.concatenate([noisy(0.8, 60), noisy(0.6, 40), noisy(0.8, 60)])
     follower = Follower()
