@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.history import Floats
-from policy.state import Feature
+from policy.state import OBSERVATION, Feature
 
 #: steps per block, newest first
 _SIZES: Final = np.array([1, 1, 2, 4, 8, 24, 80])
@@ -122,6 +122,11 @@ FEATURES: Final = (*_block_features(), *DENSE)
 WIDTH: Final = len(FEATURES)
 
 
+def features_of(observation: str) -> tuple[Feature, ...]:
+    """The features of an observation, "paper" or "multistream", in order."""
+    return OBSERVATION if observation == "paper" else FEATURES
+
+
 class Tracker:
     """What is known of N services, updated one step at a time."""
 
@@ -138,7 +143,7 @@ class Tracker:
         self.live_at, self.data_to = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self.measured = np.zeros(n)  # samples of the serving model
         self.fresh, self.smooth = np.zeros(n), np.zeros((n, len(_SPANS)))
-        self.regret, self.lowest, self.highest = np.zeros(n), np.zeros(n), np.zeros(n)
+        self.lowest, self.highest = np.zeros(n), np.zeros(n)
         self.k_sum, self.kk_sum, self.y_sum, self.ky_sum = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
         self.models, self.fresh_sum, self.fresh_squares = np.zeros(n), np.zeros(n), np.zeros(n)
         self.best_fresh = np.zeros(n)
@@ -146,7 +151,6 @@ class Tracker:
         self.pace_drop, self.pace_steps = np.zeros(n), np.zeros(n)
         self.variance, self.pairs = np.full(n, _NOISE**2), np.zeros(n)
         self.jump_at, self.jump_size = np.zeros(n, dtype=np.int64), np.zeros(n)
-        self.jumped = np.zeros(n, dtype=bool)  # the serving model's quality has jumped
         self.jumps, self.rises = np.zeros(n), np.zeros(n)
         self.retrains = np.zeros(n)
         self.best_rebound, self.gain_sum = np.zeros(n), np.zeros(n)
@@ -243,11 +247,10 @@ class Tracker:
         self.first_low = np.where(starts, np.minimum(self.lowest, left[0]), self.first_low)
         self.first_high = np.where(starts, np.maximum(self.highest, left[0]), self.first_high)
         self.gain[live] = 0.0
-        self.jumped[live] = False
         self.old_level = np.where(live, self.smooth[:, 1], self.old_level)
         self.live_at = np.where(live, self.t, self.live_at)
         self.data_to = np.where(live, trained_to, self.data_to)
-        for name in ("measured", "regret", "k_sum", "kk_sum", "y_sum", "ky_sum"):
+        for name in ("measured", "k_sum", "kk_sum", "y_sum", "ky_sum"):
             getattr(self, name)[live] = 0.0
         self.retrains += live
 
@@ -274,7 +277,7 @@ class Tracker:
         self.variance = np.maximum(self.variance + weight * (squared - self.variance), 1e-6)
         self.measured += seen
         n = np.maximum(self.measured, 1.0)
-        early = seen & (self.measured <= _FRESH) & ~self.jumped
+        early = seen & (self.measured <= _FRESH) & (self.jump_at <= self.live_at)
         self.fresh = np.where(early, np.where(first, y, self.fresh + (y - self.fresh) / n), self.fresh)
         rate = np.maximum(1.0 / n[:, None], _RATES) * seen[:, None]
         self.smooth += rate * (y[:, None] - self.smooth)
@@ -283,7 +286,6 @@ class Tracker:
         self.k_sum += k
         self.kk_sum += k * k
         self.y_sum += y * seen
-        self.regret = self.measured * self.fresh - self.y_sum
         self.ky_sum += k * y
         self.lowest = np.where(first, y, np.minimum(self.lowest, self.smooth[:, 1]))
         self.best_rebound = np.maximum(self.best_rebound, self.smooth[:, 1] - self.lowest)
@@ -300,12 +302,12 @@ class Tracker:
         older = np.maximum(reach - newest, 1)
         rows, top = self._rows, self.t + 1
         total = self.sums[:, :, 0]
-        split = np.maximum(top - newest, 0)
+        split = top - newest
         recent = (total[rows, top] - total[rows, split]) / newest
         before = (total[rows, split] - total[rows, np.maximum(split - older, 0)]) / older
         self.step_change = np.where(able, recent - before, 0.0)
         limit = np.maximum(3.5 * np.sqrt(self.variance * (1.0 / newest + 1.0 / older)), 0.04)
-        again = self.t - self.jump_at >= 8
+        again, first = self.t - self.jump_at >= 8, self.jump_at <= self.live_at
         fresh_jump = able & (np.abs(self.step_change) > limit) & (again | (self.jumps + self.rises == 0))
         fell = fresh_jump & (self.step_change < 0)
         self.jumps += fell
@@ -313,13 +315,11 @@ class Tracker:
         self.jump_at = np.where(fresh_jump, self.t - newest + 1, self.jump_at)
         self.jump_size = np.where(fresh_jump, self.step_change, self.jump_size)
         # its first measurements, if none is missing, were a mean over both sides
-        mixed = fresh_jump & ~self.jumped & (self.measured <= _FRESH + 2) & (self.measured == age + 1)
+        mixed = fresh_jump & first & (self.measured <= _FRESH + 2) & (self.measured == age + 1)
         if mixed.any():
             new = (total[rows, split] - total[rows, self.live_at]) / np.maximum(age + 1 - newest, 1)
             self.fresh = np.where(mixed, new, self.fresh)
             self.gain = np.where(mixed & (self.retrains > 0), self.fresh - self.old_level, self.gain)
-            self.regret = np.where(mixed, self.measured * self.fresh - self.y_sum, self.regret)
-        self.jumped |= fresh_jump
 
     def _since_jump(self) -> tuple[Floats, Floats]:
         """Mean and pace (1/step) of the serving model's quality since its last jump, or since it went live; (N,) each.
@@ -327,14 +327,14 @@ class Tracker:
         The pace is of the younger half of these samples against the older half.
         """
         rows, top = self._rows, self.t + 1
-        start = np.where(self.jumped, np.maximum(self.jump_at, self.live_at), self.live_at)
+        start = np.maximum(self.jump_at, self.live_at)
         total = self.sums[:, :, 0]
-        count = top - start
+        count = top - start  # one or more
         half = count // 2
         middle = top - half
-        first = (total[rows, middle] - total[rows, start]) / np.maximum(count - half, 1)
+        first = (total[rows, middle] - total[rows, start]) / (count - half)
         second = (total[rows, top] - total[rows, middle]) / np.maximum(half, 1)
-        mean = (total[rows, top] - total[rows, start]) / np.maximum(count, 1)
+        mean = (total[rows, top] - total[rows, start]) / count
         return mean, np.where(half > 0, 2.0 * (second - first) / np.maximum(count, 4), 0.0)
 
     def observation(self) -> Floats:
@@ -387,6 +387,7 @@ class Tracker:
         since_jump = np.where(self.jumps + self.rises > 0, t - self.jump_at, t + 1.0)
         trained_after = np.maximum(self.data_to - self.jump_at, 0) * (self.jumps > 0)
         interval = np.maximum(t + 1.0, 1.0) / np.maximum(self.jumps + self.rises, 1.0)
+        regret = self.measured * self.fresh - self.y_sum
         level_since, pace_since = self._since_jump()
         # what a steady decay at the usual pace would make worth it: half the pace times squared remaining time
         loss_pace = np.maximum(-slope, 0.0) + 1e-4
@@ -408,8 +409,8 @@ class Tracker:
             drop[:, 3],
             np.log(np.maximum(drop[:, 1], 0.002)) - log_cost,
             np.log(np.maximum(best_fresh - self.smooth[:, 2], 0.002)) - log_cost,
-            np.clip(self.regret / cost, -8.0, 8.0),
-            np.log(np.maximum(self.regret, 0.002)) - log_cost,
+            np.clip(regret / cost, -8.0, 8.0),
+            np.log(np.maximum(regret, 0.002)) - log_cost,
             usual_fresh - now,
             best_fresh - now,
             self.fresh - usual_fresh,

@@ -16,10 +16,10 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.features import FEATURES
+from policy.features import features_of
 from policy.follow import Follower
 from policy.history import Decider, Floats, History
-from policy.state import OBSERVATION, Feature, observe
+from policy.state import Feature, observe
 from shared.contracts import Action
 from shared.errors import InvalidInputError, MetricsError, ModelError
 
@@ -118,7 +118,7 @@ class NetworkPolicy:
         if self.observation not in ("paper", "multistream"):
             raise ModelError(f"policy {path}: unknown observation {self.observation!r}; upgrade this program")
         made_for = [f.name for f in self.features]
-        given = [f.name for f in (OBSERVATION if self.observation == "paper" else FEATURES)]
+        given = [f.name for f in features_of(self.observation)]
         if made_for != given:
             odd = next((a for a, b in zip_longest(made_for, given) if a != b), None)
             raise ModelError(

@@ -18,9 +18,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from policy.features import BLOCKS, DENSE, FEATURES, PERFORMANCE, RESOURCES
+from policy.features import BLOCKS, DENSE, PERFORMANCE, RESOURCES
 from policy.policies import METADATA_KEY
-from policy.state import OBSERVATION, Feature
+from policy.state import Feature
 from policy.training.networks import CLIP, TINY, MultiStream, Scaler, actor
 from shared.contracts import Action
 
@@ -164,11 +164,6 @@ def decided(probabilities: torch.Tensor) -> torch.Tensor:
     hold, aws, azure = probabilities.split(1, dim=1)
     on_aws = (aws >= azure).float()
     return torch.cat([hold, (aws + azure) * on_aws, (aws + azure) * (1.0 - on_aws)], dim=1)
-
-
-def features_of(observation: str) -> tuple[Feature, ...]:
-    """The features of an observation, in order."""
-    return OBSERVATION if observation == "paper" else FEATURES
 
 
 def actor_probabilities(policy: Any, observation: str, observed: np.ndarray) -> np.ndarray:

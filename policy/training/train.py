@@ -19,13 +19,14 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
 
+from policy.features import features_of
 from policy.history import Floats
 from policy.policies import NetworkPolicy
 from policy.reward import Reward
 from policy.training.dynamics import Dynamics, Observation, Rules
 from policy.training.environment import LLMVecEnv
 from policy.training.evaluate import calibrate
-from policy.training.export import actor_probabilities, export, features_of
+from policy.training.export import actor_probabilities, export
 from policy.training.foresight import ForetellingPPO
 from policy.training.generators import CHEAP, FAMILIES, LIKE_REAL, USUAL, Spread
 from policy.training.networks import STREAMS, AsymmetricPolicy, MultiStream, PaperExtractor, actor

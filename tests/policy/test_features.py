@@ -45,6 +45,11 @@ def test_the_gain_of_a_retrain_is_from_before_the_next_fall() -> None:
     assert said["fresh_quality"] == pytest.approx(0.9, abs=0.01)
 
 
+def test_a_model_whose_first_measurement_is_missing_is_worth_what_was_measured_of_it() -> None:
+    said = _dense(_follow([0.5] * 10 + [np.nan] + [0.9] * 10, live_at=10))
+    assert said["fresh_quality"] == pytest.approx(0.9)
+
+
 def test_noise_is_no_jump() -> None:
     rng = np.random.default_rng(0)
     said = _dense(_follow((0.8 + 0.03 * rng.standard_normal(60)).tolist()))
