@@ -6,10 +6,9 @@ Every trace is built from the same few parts, drawn afresh:
     q[i, j] = level_i + luck_i + wobble_j - depth * (1 - exp(-distance(i, j)))
 
 The level is one for all models, or fades with time; `luck` is what a model is worth by chance of its training, `wobble`
-what a step's questions are worth by chance, and the distance is how far the world moved between the data of model i and
-step j. A family is a way to move the world.
-After a sudden change the data needed to recover accumulates: a model trained during that ramp is a mixture of what
-the last model before the change knew and what there is to know.
+what the questions of a time are worth by chance. The world is a point that moves in a space of several dimensions, and
+a family is a way to move. What a model knows is the mean of the points of its data, those of the last few steps: so a
+model trained soon after a change has learnt it in part. The distance is from there to the world at step j.
 """
 
 from __future__ import annotations
@@ -27,6 +26,11 @@ MIN_STEPS: Final = 120
 MAX_STEPS: Final = 240
 STEP_MINUTES: Final = 10.0
 VALUE_USD: Final = 6.0
+#: from, and below: in how many ways a world can change, and of how many steps the data of a model are
+DIMENSIONS: Final = (2, 13)
+WINDOW_STEPS: Final = (1, 13)
+#: how much of what questions are worth by chance stays from step to step
+WOBBLE_MEMORY: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,28 +75,15 @@ SHORT: Final = Spread(
 CHEAP: Final = Spread(cost_usd=(0.5, 8.0), longest_steps=16)
 
 
-@dataclass(frozen=True)
-class World:
-    """How the world moved: `distance[i, j]` (T, T), and per model the share of the present that its data holds.
+def distances(position: Floats, window: int) -> Floats:
+    """How far what model i knows, the mean of the last `window` points, is from the world at step j, (T, T).
 
-    Where `learnt[i] < 1`, model i behaves as `learnt[i]` of model i and `1 - learnt[i]` of model `before[i]`.
+    `position` is (T, dimensions); the world stood still before it.
     """
-
-    distance: Floats
-    learnt: Floats  # (T,)
-    before: np.ndarray  # (T,), step index
-
-
-def _moved(position: Floats) -> World:
-    """A world that is a point at each step, (T,) or (T, dimensions); data of the present tell all about it."""
-    points = position.reshape(len(position), -1)
-    distance = np.linalg.norm(points[:, None] - points[None, :], axis=2)
-    return World(distance, np.ones(len(points)), np.arange(len(points)))
-
-
-def _dimensions(rng: np.random.Generator) -> int:
-    """In how many ways a world can change: with one it comes back by itself, with more it hardly ever does."""
-    return int(rng.integers(1, 5))
+    before = np.concatenate([np.repeat(position[:1], window, axis=0), position])
+    sums = np.cumsum(before, axis=0)
+    known = (sums[window:] - sums[:-window]) / window
+    return np.asarray(np.linalg.norm(known[:, None] - position[None, :], axis=2))
 
 
 def _direction(rng: np.random.Generator, dimensions: int) -> Floats:
@@ -101,22 +92,24 @@ def _direction(rng: np.random.Generator, dimensions: int) -> Floats:
     return np.asarray(drawn / np.linalg.norm(drawn))
 
 
+def _walk(rng: np.random.Generator, steps: int, dimensions: int, pace: float) -> Floats:
+    """A random walk of steps about `pace` long."""
+    return np.cumsum(rng.normal(0.0, pace / np.sqrt(dimensions), (steps, dimensions)), axis=0)
+
+
+def _autoregressive(start: Floats | float, shocks: Floats, memory: Floats | float) -> Floats:
+    """x[t] = memory * x[t - 1] + shocks[t], from x[0] = start; of the shape of `shocks`."""
+    path = np.empty_like(shocks)
+    path[0] = start
+    for t in range(1, len(path)):
+        path[t] = memory * path[t - 1] + shocks[t]
+    return path
+
+
 def _change_points(rng: np.random.Generator, steps: int) -> list[int]:
     """One or more steps at which the world jumps, at any distance from each other."""
     expected = steps * float(np.exp(rng.uniform(np.log(0.006), np.log(0.05))))
     return sorted({int(p) for p in rng.integers(1, steps, max(1, int(rng.poisson(expected))))})
-
-
-def _ramps(rng: np.random.Generator, steps: int, points: list[int]) -> tuple[Floats, np.ndarray]:
-    """Share learnt and the last model before the change, for models trained while data accumulates."""
-    learnt, before = np.ones(steps), np.arange(steps)
-    length = int(rng.integers(1, 13))  # data come in at the pace of this service
-    for index, point in enumerate(points):
-        end = min(point + length, steps, points[index + 1] if index + 1 < len(points) else steps)
-        for i in range(point, end):
-            learnt[i] = (i - point + 1) / (length + 1)
-            before[i] = point - 1
-    return learnt, before
 
 
 def _severity(rng: np.random.Generator) -> float:
@@ -124,32 +117,29 @@ def _severity(rng: np.random.Generator) -> float:
     return float(-np.log1p(-rng.uniform(0.15, 0.85)))
 
 
-def stable(rng: np.random.Generator, steps: int) -> World:
+def stable(rng: np.random.Generator, steps: int, dimensions: int) -> Floats:
     """Hardly anything moves."""
-    return _moved(np.cumsum(rng.normal(0.0, 1.0, steps)) * rng.uniform(0.0, 0.0015))
+    return _walk(rng, steps, dimensions, rng.uniform(0.0, 0.0015))
 
 
-def gradual(rng: np.random.Generator, steps: int) -> World:
+def gradual(rng: np.random.Generator, steps: int, dimensions: int) -> Floats:
     """The world moves at a steady pace."""
     pace = float(np.exp(rng.uniform(np.log(0.0008), np.log(0.012))))
-    return _moved(pace * np.arange(steps, dtype=np.float64))
+    return pace * np.arange(steps)[:, None] * _direction(rng, dimensions)
 
 
-def sudden(rng: np.random.Generator, steps: int) -> World:
-    """Jumps to somewhere else; data to recover from each accumulates over one to twelve steps."""
-    points, dimensions = _change_points(rng, steps), _dimensions(rng)
+def sudden(rng: np.random.Generator, steps: int, dimensions: int) -> Floats:
+    """Jumps to somewhere else."""
     position = np.zeros((steps, dimensions))
-    for point in points:
+    for point in _change_points(rng, steps):
         position[point:] += _severity(rng) * _direction(rng, dimensions)
-    return World(_moved(position).distance, *_ramps(rng, steps, points))
+    return position
 
 
-def recurring(rng: np.random.Generator, steps: int) -> World:
+def recurring(rng: np.random.Generator, steps: int, dimensions: int) -> Floats:
     """Two to four regimes come and go; a model of a regime is good again when the regime is back."""
     regimes = int(rng.integers(2, 5))
-    apart = rng.uniform(0.3, 1.8, (regimes, regimes))
-    apart = (apart + apart.T) / 2.0
-    np.fill_diagonal(apart, 0.0)
+    places = np.stack([rng.uniform(0.25, 1.3) * _direction(rng, dimensions) for _ in range(regimes)])
     dwell = rng.uniform(12.0, 80.0)
     regime = np.empty(steps, dtype=np.int64)
     t, current = 0, 0
@@ -162,16 +152,15 @@ def recurring(rng: np.random.Generator, steps: int) -> World:
         regime[t : t + length] = current
         t += length
         current = int((current + rng.integers(1, regimes)) % regimes)
-    return World(apart[regime[:, None], regime[None, :]], np.ones(steps), np.arange(steps))
+    return np.asarray(places[regime])
 
 
-def random_walk(rng: np.random.Generator, steps: int) -> World:
+def random_walk(rng: np.random.Generator, steps: int, dimensions: int) -> Floats:
     """The world wanders, and the fewer ways there are, the more often it comes back."""
-    pace, dimensions = float(np.exp(rng.uniform(np.log(0.008), np.log(0.05)))), _dimensions(rng)
-    return _moved(np.cumsum(rng.normal(0.0, pace / np.sqrt(dimensions), (steps, dimensions)), axis=0))
+    return _walk(rng, steps, dimensions, float(np.exp(rng.uniform(np.log(0.008), np.log(0.06)))))
 
 
-def reverting(rng: np.random.Generator, steps: int) -> World:
+def reverting(rng: np.random.Generator, steps: int, dimensions: int) -> Floats:
     """The world is pushed away and swings back by itself, smoothly or not; retraining chases it."""
     pull = 1.0 / rng.uniform(3.0, 40.0)
     inertia = rng.uniform(0.0, 0.95)
@@ -180,35 +169,37 @@ def reverting(rng: np.random.Generator, steps: int) -> World:
     for t in range(1, steps):
         speed = inertia * speed + float(rng.normal()) - pull * position[t - 1]
         position[t] = position[t - 1] + speed
-    return _moved(position * reach / max(float(position.std()), 1e-9))
+    return position[:, None] * reach / max(float(position.std()), 1e-9) * _direction(rng, dimensions)
 
 
-def accelerating(rng: np.random.Generator, steps: int) -> World:
+def accelerating(rng: np.random.Generator, steps: int, dimensions: int) -> Floats:
     """Slow at first, then faster and faster."""
     share = np.arange(steps) / steps
-    return _moved(float(np.exp(rng.uniform(np.log(0.15), np.log(2.0)))) * share ** rng.uniform(1.6, 3.2))
+    way = float(np.exp(rng.uniform(np.log(0.15), np.log(2.0)))) * share ** rng.uniform(1.6, 3.2)
+    return way[:, None] * _direction(rng, dimensions)
 
 
-def mixture(rng: np.random.Generator, steps: int) -> World:
-    """Two or three of the others at once."""
-    parts = rng.choice(np.array([0, 1, 2, 3, 4]), rng.integers(2, 4), replace=False)
-    worlds = [(gradual, sudden, recurring, random_walk, accelerating)[part](rng, steps) for part in parts]
-    ramp = next((world for world in worlds if (world.learnt < 1.0).any()), worlds[0])
-    distance = np.sum([world.distance for world in worlds], axis=0)
-    return World(distance * rng.uniform(0.5, 1.0), ramp.learnt, ramp.before)
+def mixture(rng: np.random.Generator, steps: int, dimensions: int) -> Floats:
+    """Two or three of the others at once, most often a steady change with jumps in it."""
+    steady = (gradual, accelerating, random_walk)[int(rng.integers(3))]
+    abrupt = recurring if rng.random() < 0.25 else sudden
+    third = (gradual, sudden, recurring, random_walk, accelerating)[int(rng.integers(5))]
+    parts = [steady, abrupt, third] if rng.random() < 0.3 else [steady, abrupt]
+    return np.asarray(rng.uniform(0.5, 1.0) * np.sum([part(rng, steps, dimensions) for part in parts], axis=0))
 
 
-def seasonal(rng: np.random.Generator, steps: int) -> World:
+def seasonal(rng: np.random.Generator, steps: int, dimensions: int) -> Floats:
     """The world goes round, on a line or a more or less flat ellipse; what a model forgets it is worth again later."""
     period = rng.uniform(18.0, 90.0)
     angle = 2.0 * np.pi * (np.arange(steps) / period + rng.random())
     round_, reach = rng.uniform(0.0, 1.0), rng.uniform(0.1, 0.6)
-    return _moved(reach * np.stack([np.sin(angle), round_ * np.cos(angle)], axis=1))
+    position = np.zeros((steps, dimensions))
+    position[:, 0], position[:, 1] = reach * np.sin(angle), reach * round_ * np.cos(angle)
+    return position
 
 
-def transient(rng: np.random.Generator, steps: int) -> World:
+def transient(rng: np.random.Generator, steps: int, dimensions: int) -> Floats:
     """Short spells of something else that pass by themselves; retraining chases them."""
-    dimensions = _dimensions(rng)
     position = np.arange(steps)[:, None] * float(rng.uniform(0.0, 0.002)) * _direction(rng, dimensions)
     end = 0
     for point in sorted(int(p) for p in rng.integers(1, steps, rng.integers(2, 8))):
@@ -216,11 +207,14 @@ def transient(rng: np.random.Generator, steps: int) -> World:
             length = int(rng.integers(4, 13))
             position[point : point + length] += _severity(rng) * _direction(rng, dimensions)
             end = point + length + 1
-    return _moved(position)
+    return position
 
 
-def turnover(rng: np.random.Generator, steps: int) -> World:
-    """Questions appear at an uneven pace and are asked less and less; a model knows those from before its training."""
+def turnover(rng: np.random.Generator, steps: int) -> Floats:
+    """Questions appear at an uneven pace and are asked less and less; a model knows those from before its training.
+
+    Distances, (T, T): there is no place where the world is.
+    """
     half_life = float(np.exp(rng.uniform(np.log(2.0), np.log(30.0))))
     born = np.exp(rng.normal(0.0, rng.uniform(0.0, 0.8), steps))
     born[0] = rng.uniform(1.0, 12.0)
@@ -228,10 +222,10 @@ def turnover(rng: np.random.Generator, steps: int) -> World:
     asked = np.where(age >= 0, born[:, None] * 0.5 ** (np.maximum(age, 0) / half_life), 0.0)
     known = np.cumsum(asked, axis=0) / asked.sum(axis=0)[None, :]  # share of step j's traffic from before step i + 1
     later = np.tri(steps, k=-1, dtype=bool)
-    return World(-np.log(np.where(later, 1.0, np.maximum(known, 1e-9))), np.ones(steps), np.arange(steps))
+    return np.asarray(-np.log(np.where(later, 1.0, np.maximum(known, 1e-9))))
 
 
-def halting(rng: np.random.Generator, steps: int) -> World:
+def halting(rng: np.random.Generator, steps: int, dimensions: int) -> Floats:
     """The world moves at a steady pace, rests, and moves on, in spells of any length. Held out of training."""
     pace = float(np.exp(rng.uniform(np.log(0.004), np.log(0.03))))
     spell = rng.uniform(10.0, 60.0)
@@ -241,17 +235,20 @@ def halting(rng: np.random.Generator, steps: int) -> World:
         length = max(3, int(rng.exponential(spell)))
         moving[t : t + length] = moves
         t, moves = t + length, not moves
-    return _moved(pace * np.cumsum(moving))
+    return pace * np.cumsum(moving)[:, None] * _direction(rng, dimensions)
 
 
-def slowing(rng: np.random.Generator, steps: int) -> World:
+def slowing(rng: np.random.Generator, steps: int, dimensions: int) -> Floats:
     """Fast at first, then slower and slower. Held out of training."""
     share = np.arange(steps) / steps
-    return _moved(float(np.exp(rng.uniform(np.log(0.15), np.log(2.0)))) * share ** rng.uniform(0.25, 0.6))
+    way = float(np.exp(rng.uniform(np.log(0.15), np.log(2.0)))) * share ** rng.uniform(0.25, 0.6)
+    return way[:, None] * _direction(rng, dimensions)
 
 
+#: random numbers, steps and dimensions -> where the world is, (steps, dimensions)
+Path = Callable[[np.random.Generator, int, int], Floats]
 #: family -> how its world moves; policies train on these
-FAMILIES: Final[dict[str, Callable[[np.random.Generator, int], World]]] = {
+FAMILIES: Final[dict[str, Path]] = {
     "stable": stable,
     "gradual": gradual,
     "sudden": sudden,
@@ -264,9 +261,9 @@ FAMILIES: Final[dict[str, Callable[[np.random.Generator, int], World]]] = {
     "transient": transient,
 }
 #: shaped after the real matrices, with a spread of their own; policies train on these too
-LIKE_REAL: Final[dict[str, Callable[[np.random.Generator, int], World]]] = {"turnover": turnover}
+LIKE_REAL: Final[dict[str, Callable[[np.random.Generator, int], Floats]]] = {"turnover": turnover}
 #: families that no policy is trained or tuned on
-HELD_OUT: Final[dict[str, Callable[[np.random.Generator, int], World]]] = {
+HELD_OUT: Final[dict[str, Path]] = {
     "halting": halting,
     "slowing": slowing,
 }
@@ -290,11 +287,7 @@ def _prices(rng: np.random.Generator, steps: int, spread: Spread) -> tuple[Float
     hours = rng.integers(1, spread.longest_steps + 1, 2) / 6.0 - 1e-7
     cost = np.exp(rng.uniform(*np.log(spread.cost_usd))) * rng.uniform(0.8, 1.2, 2)
     memory, shock = rng.uniform(0.75, 0.95, 2), rng.uniform(0.06, 0.18, 2)
-    path = np.empty((steps, 2))
-    path[0] = rng.normal(0.0, 0.15, 2)
-    shocks = rng.normal(0.0, 1.0, (steps, 2)) * shock
-    for t in range(1, steps):
-        path[t] = memory * path[t - 1] + shocks[t]
+    path = _autoregressive(rng.normal(0.0, 0.15, 2), rng.normal(0.0, 1.0, (steps, 2)) * shock, memory)
     return cost / hours * np.exp(path), hours
 
 
@@ -304,21 +297,24 @@ def generate(family: str, seed: int, steps: int | None = None, spread: Spread = 
     Raises:
         InvalidInputError: no such family.
     """
-    families = {**FAMILIES, **HELD_OUT, **LIKE_REAL}
-    names = list(families)
-    if family not in families:
+    paths = {**FAMILIES, **HELD_OUT}
+    names = [*paths, *LIKE_REAL]
+    if family not in names:
         raise InvalidInputError(f"no drift family {family!r}; choose from: {', '.join(names)}")
     if family in LIKE_REAL:
         spread = SHORT
     rng = np.random.default_rng([seed, names.index(family)])
     length = steps or int(rng.integers(spread.steps[0], spread.steps[1] + 1))
-    world = families[family](rng, length)
+    if family in LIKE_REAL:
+        distance = LIKE_REAL[family](rng, length)
+    else:
+        position = paths[family](rng, length, int(rng.integers(*DIMENSIONS)))
+        # a regime is learnt at once
+        distance = distances(position, 1 if family == "recurring" else int(rng.integers(*WINDOW_STEPS)))
     speed = float(np.exp(rng.uniform(*np.log(spread.speed)))) if spread.speed else 1.0
-    loss = rng.uniform(*spread.depth) * -np.expm1(-speed * world.distance)
-    for i in np.flatnonzero(world.learnt < 1.0):  # in turn: what came before may be a mixture itself
-        loss[i] = world.learnt[i] * loss[i] + (1.0 - world.learnt[i]) * loss[world.before[i]]
+    loss = rng.uniform(*spread.depth) * -np.expm1(-speed * distance)
     luck = rng.normal(0.0, np.exp(rng.uniform(*np.log(spread.luck_sd))), length)
-    wobble = rng.normal(0.0, rng.uniform(0.001, 0.005), length)
+    wobble = _autoregressive(0.0, rng.normal(0.0, rng.uniform(0.001, 0.005), length), WOBBLE_MEMORY)
     level = np.full(length, rng.uniform(*spread.level))
     if spread.fade:
         level *= 1.0 + rng.uniform(0.0, spread.fade) * np.expm1(-np.arange(length) / rng.uniform(4.0, 40.0))
