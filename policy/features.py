@@ -34,6 +34,9 @@ RESOURCES: Final = 2
 _FRESH: Final = 6
 _SPANS: Final = (2.0, 4.0, 8.0, 20.0)
 _RATES: Final = 1.0 / np.array(_SPANS)
+#: within so many steps changes in one direction are one jump; a larger one is another once the first is settled
+_ONE_JUMP: Final = 8
+_SETTLED: Final = 4
 #: former models that may be re-evaluated: the first, the one before the serving one, and the one before that
 FORMER: Final = 3
 _FORMER_SPAN: Final = 4.0
@@ -307,13 +310,19 @@ class Tracker:
         before = (total[rows, split] - total[rows, np.maximum(split - older, 0)]) / older
         self.step_change = np.where(able, recent - before, 0.0)
         limit = np.maximum(3.5 * np.sqrt(self.variance * (1.0 / newest + 1.0 / older)), 0.04)
-        again, first = self.t - self.jump_at >= 8, self.jump_at <= self.live_at
-        fresh_jump = able & (np.abs(self.step_change) > limit) & (again | (self.jumps + self.rises == 0))
+        since, first = self.t - self.jump_at, self.jump_at <= self.live_at
+        large = able & (np.abs(self.step_change) > limit)
+        known = self.jumps + self.rises > 0
+        other_way = self.step_change * self.jump_size < 0
+        stronger = known & ~other_way & (np.abs(self.step_change) > np.abs(self.jump_size))
+        fresh_jump = large & (~known | other_way | (since >= _ONE_JUMP) | (stronger & (since >= _SETTLED)))
+        # of a jump seen at its first sample, the second tells size and time better
+        clearer = able & stronger & ~first & (since < _SETTLED)
         fell = fresh_jump & (self.step_change < 0)
         self.jumps += fell
         self.rises += fresh_jump & (self.step_change > 0)
-        self.jump_at = np.where(fresh_jump, self.t - newest + 1, self.jump_at)
-        self.jump_size = np.where(fresh_jump, self.step_change, self.jump_size)
+        self.jump_at = np.where(fresh_jump | clearer, self.t - newest + 1, self.jump_at)
+        self.jump_size = np.where(fresh_jump | clearer, self.step_change, self.jump_size)
         # its first measurements, if none is missing, were a mean over both sides
         mixed = fresh_jump & first & (self.measured <= _FRESH + 2) & (self.measured == age + 1)
         if mixed.any():

@@ -39,6 +39,34 @@ def test_a_fall_in_the_first_steps_is_a_fall_not_what_the_model_is_worth(before:
     assert np.expm1(said["log_since_jump"]) == pytest.approx(19.0, abs=1.01)
 
 
+@pytest.mark.parametrize("before", [2, 3, 5, 6, 20])
+def test_a_jump_has_its_full_size_and_its_own_step(before: int) -> None:
+    said = _dense(_follow([0.9] * before + [0.5] * 10))
+    assert said["jump_size"] == pytest.approx(-0.4, abs=0.02)
+    assert np.expm1(said["log_since_jump"]) == pytest.approx(9.0)
+    assert said["level_since_jump"] == pytest.approx(0.4, abs=0.001)
+
+
+def test_a_fall_right_after_a_rise_is_not_missed() -> None:
+    measured = [0.88, 0.84, 0.86, 0.87, 0.93, 0.97, 0.53, 0.53, 0.53, 0.53]
+    said = _dense(_follow(measured))
+    assert (said["rises"], said["jumps"]) == (pytest.approx(np.log(2.0)),) * 2
+    assert said["jump_size"] == pytest.approx(-0.36, abs=0.02)
+    assert np.expm1(said["log_since_jump"]) == pytest.approx(3.0)
+
+
+def test_the_end_of_a_short_spell_is_a_rise() -> None:
+    said = _dense(_follow([0.9] * 20 + [0.5] * 5 + [0.9] * 4))
+    assert (said["rises"], said["jumps"]) == (pytest.approx(np.log(2.0)),) * 2
+    assert np.expm1(said["log_since_jump"]) == pytest.approx(3.0)
+
+
+def test_a_larger_fall_soon_after_the_first_is_another() -> None:
+    said = _dense(_follow([0.9] * 20 + [0.8] * 5 + [0.4] * 4))
+    assert said["jumps"] == pytest.approx(np.log(3.0))
+    assert np.expm1(said["log_since_jump"]) == pytest.approx(3.0)
+
+
 def test_the_gain_of_a_retrain_is_from_before_the_next_fall() -> None:
     said = _dense(_follow([0.9] * 10 + [0.5] * 20 + [0.9] * 3 + [0.3] * 10, live_at=30))
     assert said["last_gain"] == pytest.approx(0.4, abs=0.02)
