@@ -50,14 +50,14 @@ def test_a_jump_has_its_full_size_and_its_own_step(before: int) -> None:
 def test_a_fall_right_after_a_rise_is_not_missed() -> None:
     measured = [0.88, 0.84, 0.86, 0.87, 0.93, 0.97, 0.53, 0.53, 0.53, 0.53]
     said = _dense(_follow(measured))
-    assert (said["rises"], said["jumps"]) == (pytest.approx(np.log(2.0)),) * 2
+    assert said["rises"] == said["jumps"] == pytest.approx(np.log(2.0))
     assert said["jump_size"] == pytest.approx(-0.36, abs=0.02)
     assert np.expm1(said["log_since_jump"]) == pytest.approx(3.0)
 
 
 def test_the_end_of_a_short_spell_is_a_rise() -> None:
     said = _dense(_follow([0.9] * 20 + [0.5] * 5 + [0.9] * 4))
-    assert (said["rises"], said["jumps"]) == (pytest.approx(np.log(2.0)),) * 2
+    assert said["rises"] == said["jumps"] == pytest.approx(np.log(2.0))
     assert np.expm1(said["log_since_jump"]) == pytest.approx(3.0)
 
 
