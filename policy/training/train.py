@@ -71,9 +71,8 @@ class Recipe:
     without: tuple[str, ...] = ()  # streams the actor is not shown: performance, resources, deployment
 
 
-#: family -> its share of the traces that `ppo` is trained on: most of those that leave most to be lost. Where what was
-#: lost comes back by itself, it looks like the others at first: more of `transient` teaches to wait there too, fewer
-#: teach to retrain in vain
+#: family -> its share of the traces that `ppo` is trained on: most of those that leave most to be lost, few of those
+#: where what was lost comes back by itself, as they look like the others at first and teach to wait there too
 SHARES: Final = {
     "stable": 2,
     "gradual": 3,
@@ -82,9 +81,9 @@ SHARES: Final = {
     "randwalk": 3,
     "accel": 3,
     "mixture": 4,
-    "reverting": 2,
+    "reverting": 1,
     "seasonal": 3,
-    "transient": 3,
+    "transient": 1,
     "turnover": 4,
 }
 
@@ -103,7 +102,7 @@ PRESETS: Final[dict[str, Recipe]] = {
     "ppo": Recipe(
         observation="multistream",
         seed=1,
-        steps=24_000_000,
+        steps=26_000_000,
         rounds=5,
         traces=2400,
         families=tuple(family for family, share in SHARES.items() for _ in range(share)),
