@@ -60,7 +60,7 @@ def model(local_aws: Any, job: Any) -> Any:
 
 
 def test_a_job_runs_the_container_on_its_channels_and_leaves_the_model_in_s3(sagemaker: Any, local_aws: Any) -> None:
-    sagemaker.create_training_job(**request("ok", {"epochs": "2", "seconds": "0.2"}, Environment={"EXTRA": "yes"}))
+    sagemaker.create_training_job(**request("ok", {"epochs": "2", "seconds": "2"}, Environment={"EXTRA": "yes"}))
     started = sagemaker.describe_training_job(TrainingJobName="ok")
     assert started["TrainingJobStatus"] == "InProgress"
     assert "ModelArtifacts" not in started or not started["ModelArtifacts"].get("S3ModelArtifacts")
@@ -76,7 +76,7 @@ def test_a_job_runs_the_container_on_its_channels_and_leaves_the_model_in_s3(sag
     ]
     assert job["ModelArtifacts"]["S3ModelArtifacts"] == "s3://train/artifacts/ok/output/model.tar.gz"
     assert model(local_aws, job) == {
-        "hyper": {"epochs": "2", "seconds": "0.2"},
+        "hyper": {"epochs": "2", "seconds": "2"},
         "data": {"training/a.jsonl": "one", "training/deep/b.jsonl": "two"},
         "checkpoints": [],
         "channels": ["training"],
