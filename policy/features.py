@@ -316,7 +316,7 @@ class Tracker:
         other_way = self.step_change * self.jump_size < 0
         stronger = known & ~other_way & (np.abs(self.step_change) > np.abs(self.jump_size))
         fresh_jump = large & (~known | other_way | (since >= _ONE_JUMP) | (stronger & (since >= _SETTLED)))
-        # of a jump seen at its first sample, the second tells size and time better
+        # of this model's jump, seen at its first sample, the second tells size and time better
         clearer = able & stronger & ~first & (since < _SETTLED)
         fell = fresh_jump & (self.step_change < 0)
         self.jumps += fell

@@ -246,9 +246,9 @@ def slowing(rng: np.random.Generator, steps: int, dimensions: int) -> Floats:
 
 
 #: random numbers, steps and dimensions -> where the world is, (steps, dimensions)
-Path = Callable[[np.random.Generator, int, int], Floats]
+Movement = Callable[[np.random.Generator, int, int], Floats]
 #: family -> how its world moves; policies train on these
-FAMILIES: Final[dict[str, Path]] = {
+FAMILIES: Final[dict[str, Movement]] = {
     "stable": stable,
     "gradual": gradual,
     "sudden": sudden,
@@ -263,7 +263,7 @@ FAMILIES: Final[dict[str, Path]] = {
 #: shaped after the real matrices, with a spread of their own; policies train on these too
 LIKE_REAL: Final[dict[str, Callable[[np.random.Generator, int], Floats]]] = {"turnover": turnover}
 #: families that no policy is trained or tuned on
-HELD_OUT: Final[dict[str, Path]] = {
+HELD_OUT: Final[dict[str, Movement]] = {
     "halting": halting,
     "slowing": slowing,
 }
@@ -297,8 +297,8 @@ def generate(family: str, seed: int, steps: int | None = None, spread: Spread = 
     Raises:
         InvalidInputError: no such family.
     """
-    paths = {**FAMILIES, **HELD_OUT}
-    names = [*paths, *LIKE_REAL]
+    movements = {**FAMILIES, **HELD_OUT}
+    names = [*movements, *LIKE_REAL]
     if family not in names:
         raise InvalidInputError(f"no drift family {family!r}; choose from: {', '.join(names)}")
     if family in LIKE_REAL:
@@ -308,7 +308,7 @@ def generate(family: str, seed: int, steps: int | None = None, spread: Spread = 
     if family in LIKE_REAL:
         distance = LIKE_REAL[family](rng, length)
     else:
-        position = paths[family](rng, length, int(rng.integers(*DIMENSIONS)))
+        position = movements[family](rng, length, int(rng.integers(*DIMENSIONS)))
         # a regime is learnt at once
         distance = distances(position, 1 if family == "recurring" else int(rng.integers(*WINDOW_STEPS)))
     speed = float(np.exp(rng.uniform(*np.log(spread.speed)))) if spread.speed else 1.0

@@ -67,6 +67,11 @@ def test_a_larger_fall_soon_after_the_first_is_another() -> None:
     assert np.expm1(said["log_since_jump"]) == pytest.approx(3.0)
 
 
+def test_a_fall_of_a_new_model_is_another_than_that_of_the_one_before() -> None:
+    said = _dense(_follow([0.9] * 20 + [0.5] + [0.9] + [0.3] * 6, live_at=21))
+    assert said["jumps"] == pytest.approx(np.log(3.0))
+
+
 def test_the_gain_of_a_retrain_is_from_before_the_next_fall() -> None:
     said = _dense(_follow([0.9] * 10 + [0.5] * 20 + [0.9] * 3 + [0.3] * 10, live_at=30))
     assert said["last_gain"] == pytest.approx(0.4, abs=0.02)
