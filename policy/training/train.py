@@ -83,12 +83,13 @@ SHARES: Final = {
     "mixture": 4,
     "reverting": 1,
     "seasonal": 3,
-    "transient": 1,
+    "transient": 2,
     "turnover": 4,
 }
 
 PRESETS: Final[dict[str, Recipe]] = {
     "ppo-paper": Recipe(
+        seed=1,
         steps=1_500_000,
         traces=400,
         families=(*FAMILIES, *LIKE_REAL),
@@ -102,7 +103,7 @@ PRESETS: Final[dict[str, Recipe]] = {
     "ppo": Recipe(
         observation="multistream",
         seed=1,
-        steps=26_000_000,
+        steps=24_000_000,
         rounds=5,
         traces=2400,
         families=tuple(family for family, share in SHARES.items() for _ in range(share)),
