@@ -1,0 +1,82 @@
+"""Choose between trained policies: mean J/J* on validation traces, by family, and how often each retrains.
+
+    python -m benchmarks.validation [--per-family 300] NAME|FILE.onnx...
+
+The traces are of the families that policies are trained on, from seeds that neither training nor the test set of
+`benchmarks.decision` uses: what a recipe or a seed is chosen by belongs here, so that the test set stays unseen. All
+policies meet the same measurement noise. A retrain count stands beside the optimum's as a factor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from policy.policies import SHIPPED, NetworkPolicy
+from policy.training.evaluate import ratios
+from policy.training.generators import FAMILIES, LIKE_REAL, generate
+from policy.training.pool import Pool
+
+#: the first validation trace of every family
+FIRST_SEED: Final = 501_000_000
+#: families whose traces come and go by themselves, where holding is best or nearly so
+PASSING: Final = ("reverting", "transient")
+
+Scores = dict[str, tuple[float, float]]  # family -> (mean J/J*, retrains over the optimum's)
+
+
+def validate(file: Path, per_family: int) -> Scores:
+    """Score one policy file."""
+    network = NetworkPolicy(file, file.name)
+    observation = network.metadata["observation"]
+    scores: Scores = {}
+    for family in (*FAMILIES, *LIKE_REAL):
+        pool = Pool(generate(family, FIRST_SEED + k) for k in range(per_family))
+        ratio, retrains = ratios(pool, observation, lambda x: network.probabilities_of(x).argmax(axis=1), FIRST_SEED)
+        scores[family] = (float(ratio.mean()), float(retrains.sum() / max(np.count_nonzero(pool.best_action), 1)))
+    return scores
+
+
+def show(results: dict[str, Scores]) -> None:
+    """The tables, in Markdown."""
+    lasting = [family for family in FAMILIES if family not in PASSING]
+    print(f"| policy | ten families | without {' and '.join(PASSING)} | {' | '.join((*FAMILIES, *LIKE_REAL))} |")
+    print("|---" * (3 + len(FAMILIES) + len(LIKE_REAL)) + "|")
+    for name, scores in results.items():
+        means = [np.mean([scores[family][0] for family in chosen]) for chosen in (FAMILIES, lasting)]
+        cells = [
+            *(f"{mean:.4f}" for mean in means),
+            *(f"{ratio:.3f} ({times:.2f}×)" for ratio, times in scores.values()),
+        ]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def main() -> None:
+    """Score and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("policies", nargs="+", metavar="NAME|FILE.onnx")
+    parser.add_argument("--per-family", type=int, default=300)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    files = {name: SHIPPED.get(name, Path(name)) for name in args.policies}
+    missing = [name for name, file in files.items() if not file.exists()]
+    if missing:
+        parser.error(f"no policy or file {missing[0]!r}")
+    results: dict[str, Scores] = {}
+    with ProcessPoolExecutor(args.workers) as pool:
+        scored = pool.map(validate, files.values(), [args.per_family] * len(files))
+        for name, scores in zip(files, scored, strict=True):
+            results[name] = scores
+            print(f"{len(results)}/{len(files)}: {name}", file=sys.stderr, flush=True)
+    show(results)
+
+
+if __name__ == "__main__":
+    main()
