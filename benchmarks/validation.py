@@ -13,15 +13,15 @@ import argparse
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from policy.policies import SHIPPED, NetworkPolicy
+from policy.policies import NetworkPolicy, load_policy
 from policy.training.evaluate import ratios
 from policy.training.generators import FAMILIES, LIKE_REAL, generate
 from policy.training.pool import Pool
+from shared.errors import InvalidInputError, OpportuneError
 
 #: the first validation trace of every family
 FIRST_SEED: Final = 501_000_000
@@ -31,14 +31,27 @@ PASSING: Final = ("reverting", "transient")
 Scores = dict[str, tuple[float, float]]  # family -> (mean J/J*, retrains over the optimum's)
 
 
-def validate(file: Path, per_family: int) -> Scores:
-    """Score one policy file."""
-    network = NetworkPolicy(file, file.name)
-    observation = network.metadata["observation"]
+def network_of(name: str) -> NetworkPolicy:
+    """The network of that name or file.
+
+    Raises:
+        InvalidInputError: no such policy, or a rule.
+    """
+    policy = load_policy(name)
+    if not isinstance(policy, NetworkPolicy):
+        raise InvalidInputError(f"{name} is a rule; give a trained policy's name or .onnx file")
+    return policy
+
+
+def validate(name: str, per_family: int) -> Scores:
+    """Score one trained policy."""
+    network = network_of(name)
     scores: Scores = {}
     for family in (*FAMILIES, *LIKE_REAL):
         pool = Pool(generate(family, FIRST_SEED + k) for k in range(per_family))
-        ratio, retrains = ratios(pool, observation, lambda x: network.probabilities_of(x).argmax(axis=1), FIRST_SEED)
+        ratio, retrains = ratios(
+            pool, network.metadata["observation"], lambda x: network.probabilities_of(x).argmax(axis=1), FIRST_SEED
+        )
         scores[family] = (float(ratio.mean()), float(retrains.sum() / max(np.count_nonzero(pool.best_action), 1)))
     return scores
 
@@ -65,16 +78,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    files = {name: SHIPPED.get(name, Path(name)) for name in args.policies}
-    missing = [name for name, file in files.items() if not file.exists()]
-    if missing:
-        parser.error(f"no policy or file {missing[0]!r}")
+    try:
+        for name in args.policies:
+            network_of(name)
+    except OpportuneError as error:
+        parser.error(str(error))
     results: dict[str, Scores] = {}
     with ProcessPoolExecutor(args.workers) as pool:
-        scored = pool.map(validate, files.values(), [args.per_family] * len(files))
-        for name, scores in zip(files, scored, strict=True):
+        scored = pool.map(validate, args.policies, [args.per_family] * len(args.policies))
+        for name, scores in zip(args.policies, scored, strict=True):
             results[name] = scores
-            print(f"{len(results)}/{len(files)}: {name}", file=sys.stderr, flush=True)
+            print(f"{len(results)}/{len(args.policies)}: {name}", file=sys.stderr, flush=True)
     show(results)
 
 
