@@ -71,8 +71,7 @@ class Plan:
 
     cost_usd: float
     decisions: tuple[int, ...]
-    value: Floats  # (T + 1, T); row T is zero
-    retrain_value: Floats  # (T, T, 2): cost from t on when a job starts at t on each cloud while s serves
+    value: Floats  # (T + 1, T); row T is zero, and so are models that do not exist yet
 
 
 def plan(trace: Trace) -> Plan:
@@ -82,29 +81,33 @@ def plan(trace: Trace) -> Plan:
     one transition: start at t, pay, serve s until t + d, then decide at t + d with model t serving.
     """
     steps = trace.steps
-    # spent[s, u]: quality cost of serving s over steps [0, u)
-    spent = np.zeros((steps, steps + 1))
-    np.cumsum(trace.loss_usd, axis=1, out=spent[:, 1:])
+    # steps first, models second: a step's row is contiguous, and only the models up to it exist
+    loss = np.ascontiguousarray(trace.loss_usd.T)
+    spent = np.zeros((steps + 1, steps))  # [u, s]: quality cost of serving s over steps [0, u)
+    np.cumsum(loss, axis=0, out=spent[1:])
     value = np.zeros((steps + 1, steps))
-    retrain = np.empty((steps, steps, 2))
+    retrain = np.zeros((2, steps, steps))
     for t in range(steps - 1, -1, -1):
-        hold = trace.loss_usd[:, t] + value[t + 1]
+        known = t + 1
+        best = loss[t, :known] + value[t + 1, :known]
         for cloud in (0, 1):
             live = t + trace.delays[cloud]
             after = value[live, t] if live < steps else 0.0
-            retrain[t, :, cloud] = trace.job_usd[t, cloud] + spent[:, min(live, steps)] - spent[:, t] + after
-        value[t] = np.minimum(hold, retrain[t].min(axis=1))
+            cost = trace.job_usd[t, cloud] + spent[min(live, steps), :known] - spent[t, :known] + after
+            retrain[cloud, t, :known] = cost
+            best = np.minimum(best, cost)
+        value[t, :known] = best
     decisions = [0] * steps
     t = serving = 0
     while t < steps:
-        hold_here = float(trace.loss_usd[serving, t] + value[t + 1, serving])
-        cloud = int(np.argmin(retrain[t, serving]))
-        if retrain[t, serving, cloud] < hold_here:
+        hold_here = float(loss[t, serving] + value[t + 1, serving])
+        cloud = int(retrain[1, t, serving] < retrain[0, t, serving])
+        if retrain[cloud, t, serving] < hold_here:
             decisions[t] = cloud + 1
             t, serving = t + trace.delays[cloud], t
         else:
             t += 1
-    return Plan(float(value[0, 0]), tuple(decisions), value, retrain)
+    return Plan(float(value[0, 0]), tuple(decisions), value)
 
 
 def oracle(trace: Trace) -> tuple[float, tuple[int, ...]]:
