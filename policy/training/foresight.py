@@ -30,7 +30,7 @@ class ForetellingPPO(MaskablePPO):
         actor = (self.policy.pi_features_extractor, self.policy.mlp_extractor.policy_net, self.policy.action_net)
         self._foresight = nn.Linear(self.policy.pi_features_extractor.features_dim, FORETOLD.stop - FORETOLD.start)
         learnt = [*self._foresight.parameters(), *(p for part in actor for p in part.parameters())]
-        self.lessons = torch.optim.Adam(learnt, lr=1e-3)
+        self.lessons = torch.optim.Adam(learnt, lr=1e-3, fused=True)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_foresight", "lessons"]
@@ -43,12 +43,12 @@ class ForetellingPPO(MaskablePPO):
         observed: Any = self.rollout_buffer.observations
         seen, hidden = (observed[k].reshape(-1, observed[k].shape[-1]) for k in ("seen", "hidden"))
         order = np.random.default_rng(self._n_updates).permutation(len(seen))[: int(_SHARE * len(seen))]
-        for part in np.array_split(order, max(1, len(order) // _MINIBATCH)):
-            x = torch.as_tensor(seen[part])
-            with torch.no_grad():
-                before = torch.log_softmax(self.logits(x)[0], dim=1)
-            logits, features = self.logits(x)
-            moved = (before.exp() * (before - torch.log_softmax(logits, dim=1))).sum(dim=1).mean()
+        parts = np.array_split(order, max(1, len(order) // _MINIBATCH))
+        with torch.no_grad():  # all before the first step, which moves the actions of every part
+            chances = [torch.softmax(self.logits(torch.as_tensor(seen[part]))[0], dim=1) for part in parts]
+        for part, before in zip(parts, chances, strict=True):
+            logits, features = self.logits(torch.as_tensor(seen[part]))
+            moved = nn.functional.cross_entropy(logits, before)  # a divergence, but for a constant
             loss = self.foretelling_loss(features, torch.as_tensor(hidden[part])) + moved
             self.lessons.zero_grad()
             loss.backward()
