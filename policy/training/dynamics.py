@@ -92,7 +92,7 @@ class Dynamics:
         self.started = np.full((n, REDEPLOY_WINDOW_STEPS), False)
 
     def reset(self, rows: NDArray[np.int64] | None = None) -> Floats:
-        """Begin a new episode in `rows` (all by default); observations of every service."""
+        """Begin a new episode in `rows` (all by default); their observations, (len(rows), width)."""
         rows = self.rows if rows is None else rows
         pool, rules = self.pool, self.rules
         for row in rows:
@@ -116,7 +116,7 @@ class Dynamics:
         begun.configure(np.arange(len(rows)), pool.step_value_usd[chosen], pool.delays[chosen].astype(np.float64))
         self._see(rows, np.zeros(len(rows), dtype=bool), begun)
         self.tracker.restart(rows, begun)
-        return self.observe()
+        return self._observed(rows, begun)
 
     def in_flight(self) -> NDArray[np.bool_]:
         """Where a job runs, so that only hold is possible."""
@@ -200,7 +200,7 @@ class Dynamics:
             paid = rewards.regret(extra, pool.optimum_usd[trace])
         else:
             paid = rewards.usd(lost, job, pool.step_value_usd[trace])
-        return Step(self.observe(), paid, terminated, truncated, lost + job)
+        return Step(self._observed(self.rows, self.tracker), paid, terminated, truncated, lost + job)
 
     def _see(self, rows: NDArray[np.int64], live: NDArray[np.bool_], tracker: Tracker) -> None:
         """Measure the present step of `rows`; `live` (len(rows),) says where a new model serves from now on."""
@@ -229,26 +229,28 @@ class Dynamics:
         noise[:, 2] = np.where(models[:, 2] == models[:, 0], noise[:, 0], noise[:, 2])
         return np.where(models >= 0, self.pool.quality[index] + noise, np.nan)
 
-    def observe(self) -> Floats:
-        """Observations of the present step, (N, width)."""
+    def _observed(self, rows: NDArray[np.int64], tracker: Tracker) -> Floats:
+        """Observations of the present step of `rows`, which `tracker` follows, (len(rows), width)."""
         if self.rules.observation == "multistream":
-            return self.tracker.observation()
-        cpu, memory, rate, latency, quality = (self.samples[:, :, k] for k in range(5))
-        return observation(cpu, memory, rate, latency, quality, self.started.sum(axis=1).astype(np.float64))
+            return tracker.observation()
+        cpu, memory, rate, latency, quality = np.moveaxis(self.samples[rows], 2, 0)
+        return observation(cpu, memory, rate, latency, quality, self.started[rows].sum(axis=1).astype(np.float64))
 
-    def hidden(self) -> Floats:
-        """What only training may see, (N, HIDDEN): true quality of the serving and of a fresh model, time left, costs;
-        then, some steps ahead, how much better a model of now would be and how much the serving one will have changed.
+    def hidden(self, rows: NDArray[np.int64] | None = None) -> Floats:
+        """What only training may see of `rows` (all by default), (len(rows), HIDDEN): true quality of the serving and
+        of a fresh model, time left, costs; then, some steps ahead, how much better a model of now would be and how much
+        the serving one will have changed.
         """
-        pool, trace, t = self.pool, self.trace, self.t
+        rows = self.rows if rows is None else rows
+        pool, trace, t, serves = self.pool, self.trace[rows], self.t[rows], self.serving[rows]
         last = pool.steps[trace][:, None] - 1
         step = np.minimum(t[:, None] + _AHEAD[None, :], last)
-        kept = pool.quality[pool.at(trace[:, None], self.serving[:, None], step)].astype(np.float64)
+        kept = pool.quality[pool.at(trace[:, None], serves[:, None], step)].astype(np.float64)
         gains = pool.quality[pool.at(trace[:, None], t[:, None], step)] - kept
         serving = kept[:, 0]
         fresh = pool.quality[pool.at(trace, t, t)].astype(np.float64)
         optimum = pool.optimum_usd[trace]
-        here = pool.value(trace, self.serving, t)
+        here = pool.value(trace, serves, t)
         renewed = pool.value(trace, t, t)
         left = (pool.steps[trace] - t) / _ROOM
         known = np.stack([serving, fresh, left, here / optimum, (here - renewed) / optimum], axis=1)

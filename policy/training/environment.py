@@ -47,9 +47,9 @@ class LLMVecEnv(VecEnv):
         self._actions = np.zeros(count, dtype=np.int64)
         self._returns, self._lengths = np.zeros(count), np.zeros(count, dtype=np.int64)
 
-    def _observed(self, observation: Floats) -> Any:
+    def _observed(self, observation: Floats, rows: NDArray[np.int64] | None = None) -> Any:
         seen = observation.astype(np.float32)
-        return {"seen": seen, "hidden": self.dynamics.hidden().astype(np.float32)} if self.hidden else seen
+        return {"seen": seen, "hidden": self.dynamics.hidden(rows).astype(np.float32)} if self.hidden else seen
 
     def reset(self) -> Any:
         """Every service at its first step."""
@@ -74,14 +74,19 @@ class LLMVecEnv(VecEnv):
         ended = np.flatnonzero(done)
         if len(ended):
             for row in ended:
-                last = {k: v[row] for k, v in observed.items()} if self.hidden else observed[row]
+                last = {k: v[row].copy() for k, v in observed.items()} if self.hidden else observed[row].copy()
                 infos[row] = {
                     "terminal_observation": last,
                     "TimeLimit.truncated": bool(outcome.truncated[row]),
                     "episode": {"r": float(self._returns[row]), "l": int(self._lengths[row]), "t": 0.0},
                 }
             self._returns[ended], self._lengths[ended] = 0.0, 0
-            observed = self._observed(self.dynamics.reset(ended))
+            begun = self._observed(self.dynamics.reset(ended), ended)
+            if self.hidden:
+                for name, values in observed.items():
+                    values[ended] = begun[name]
+            else:
+                observed[ended] = begun
         return observed, (self.scale * outcome.reward).astype(np.float32), done, infos
 
     def action_masks(self) -> NDArray[np.bool_]:

@@ -23,7 +23,7 @@ from policy.features import features_of
 from policy.history import Floats
 from policy.policies import NetworkPolicy
 from policy.reward import Reward
-from policy.training.dynamics import Dynamics, Observation, Rules
+from policy.training.dynamics import Dynamics, Observation, Rules, Step
 from policy.training.environment import LLMVecEnv
 from policy.training.evaluate import calibrate
 from policy.training.export import actor_probabilities, export
@@ -189,14 +189,21 @@ def build(recipe: Recipe, env: LLMVecEnv) -> Any:
     return ForetellingPPO(AsymmetricPolicy, env, policy_kwargs=shape, **common)
 
 
+def going_on(env: Dynamics, outcome: Step) -> Floats:
+    """The observations after a step, (N, D); what is over starts anew."""
+    over = np.flatnonzero(outcome.terminated | outcome.truncated)
+    if len(over):
+        outcome.observation[over] = env.reset(over)
+    return outcome.observation
+
+
 def wander(env: Dynamics, steps: int, seed: int) -> Floats:
     """Observations of rare random retrains, (steps * N, D): what the scaler is fitted to."""
     rng = np.random.default_rng(seed)
     seen = [env.reset()]
     for _ in range(steps):
         outcome = env.step(np.where(rng.random(env.count) < 0.03, rng.integers(1, 3, env.count), 0))
-        over = np.flatnonzero(outcome.terminated | outcome.truncated)
-        seen.append(env.reset(over) if len(over) else outcome.observation)
+        seen.append(going_on(env, outcome))
     return np.concatenate(seen)
 
 
@@ -224,8 +231,7 @@ def clone(model: Any, recipe: Recipe, pool: Pool, progress: Progress) -> None:
                 chances = torch.softmax(actor(policy, recipe.observation, x)[0], dim=1).numpy()
             drawn = (rng.random((env.count, 1)) > np.cumsum(chances, axis=1)).sum(axis=1).clip(0, 2)
             outcome = env.step(np.where(rng.random(env.count) < 0.5, best, drawn))
-            over = np.flatnonzero(outcome.terminated | outcome.truncated)
-            observed = env.reset(over) if len(over) else outcome.observation
+            observed = going_on(env, outcome)
         x, label = torch.cat(seen), torch.cat(labels)
         # one batch needs no shuffling
         order = rng.permutation(len(x)) if recipe.clone_minibatches > 1 else np.arange(len(x))

@@ -1,0 +1,68 @@
+"""The parts of the networks that are written out for speed compute what the libraries compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sb3_contrib.common.maskable.policies import MaskableMultiInputActorCriticPolicy
+from torch import nn
+
+from policy.training.dynamics import Rules
+from policy.training.environment import LLMVecEnv
+from policy.training.networks import AsymmetricPolicy, LastState
+from policy.training.pool import training_pool
+from policy.training.train import PRESETS, build
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_the_last_state_and_its_gradients_are_those_of_nn_gru(steps: int) -> None:
+    torch.manual_seed(0)
+    gru = nn.GRU(5, 8, batch_first=True)
+    x, weight = torch.randn(33, steps, 5), torch.randn(33, 8)
+    found = []
+    for last in (gru(x)[1][0], LastState.apply(x, *gru.parameters())):
+        gru.zero_grad()
+        (last * weight).sum().backward()
+        found.append([last.detach(), *(p.grad.clone() for p in gru.parameters())])
+    for theirs, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_actions_are_judged_as_the_library_judges_them() -> None:
+    env = LLMVecEnv(training_pool(11, seed=1), 64, Rules(), 0, hidden=True)
+    model: Any = build(PRESETS["ppo"], env)
+    assert isinstance(model.policy, AsymmetricPolicy)
+    observed: Any = env.reset()
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        observed, *_ = env.step(rng.integers(0, 3, 64))
+    seen = {name: torch.as_tensor(values) for name, values in observed.items()}
+    masks = torch.as_tensor(env.action_masks())
+    assert not masks.all()
+    actions = torch.where(masks.all(dim=1), torch.as_tensor(rng.integers(0, 3, 64)), 0)
+    for given in (masks, None):
+        ours = model.policy.evaluate_actions(seen, actions, given)
+        theirs = MaskableMultiInputActorCriticPolicy.evaluate_actions(model.policy, seen, actions, given)
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_a_vector_of_services_shows_new_episodes_only_where_one_began() -> None:
+    """Observations are computed for the rows that begin; the others' stay what the step left."""
+    pool = training_pool(11, seed=2)
+    env = LLMVecEnv(pool, 8, Rules(), 5, hidden=True)
+    observed: Any = env.reset()
+    over = 0
+    for _ in range(300):
+        observed, _, done, infos = env.step(np.zeros(8, dtype=np.int64))
+        for row in np.flatnonzero(done):
+            over += 1
+            last = infos[row]["terminal_observation"]
+            assert not np.array_equal(last["seen"], observed["seen"][row])
+            assert env.dynamics.t[row] == 0
+        np.testing.assert_allclose(observed["hidden"], env.dynamics.hidden(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(observed["seen"], env.dynamics.tracker.observation(), rtol=1e-5, atol=1e-6)
+    assert over >= 8
