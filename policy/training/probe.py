@@ -3,8 +3,8 @@
 A probe fine-tunes on a sample for a few minutes and scores the result and the serving model on fresh held-out pairs:
 an estimate of what a retrain would gain now. It costs `PRICE_SHARE` of a retrain (a tenth of the data, the same
 machine) and errs with an sd of `NOISE_SD` (a few hundred pairs and a model that saw less). It is bought only where the
-network is neither sure to hold nor sure to retrain, and at most every `REST` steps; then the probe decides: retrain if
-the gain, over a horizon tuned on training traces, is worth today's price.
+network would retrain without being sure of it, and at most every `REST` steps; then the probe decides: retrain if the
+gain, over a horizon of so many steps, is worth today's price. `python -m benchmarks.probe` shows what it is worth.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from policy.training.trace import Trace
 PRICE_SHARE: Final = 0.1
 NOISE_SD: Final = 0.03
 REST: Final = 4
-#: probabilities of retraining between which the network is unsure, and the steps within which a measured gain must pay
-#: the price; the best of a grid on 56 training traces
-UNSURE: Final = (0.05, 0.9)
+#: probabilities of retraining between which the network asks a probe, and the steps within which a measured gain must
+#: pay the price: the best of the grid of `benchmarks.probe`
+UNSURE: Final = (0.5, 0.7)
 HORIZON: Final = 20.0
 
 
