@@ -28,7 +28,8 @@ FIRST_SEED: Final = 501_000_000
 #: families whose traces come and go by themselves, where holding is best or nearly so
 PASSING: Final = ("reverting", "transient")
 
-Scores = dict[str, tuple[float, float]]  # family -> (mean J/J*, retrains over the optimum's)
+Score = tuple[float, float]  # mean J/J*, retrains over the optimum's
+Scores = dict[str, Score]  # by family
 
 
 def network_of(name: str) -> NetworkPolicy:
@@ -43,17 +44,23 @@ def network_of(name: str) -> NetworkPolicy:
     return policy
 
 
+def traces_of(family: str, count: int) -> Pool:
+    """The first `count` validation traces of a family."""
+    return Pool(generate(family, FIRST_SEED + k) for k in range(count))
+
+
+def score(network: NetworkPolicy, pool: Pool) -> Score:
+    """Score the most probable action of a network."""
+    ratio, retrains = ratios(
+        pool, network.metadata["observation"], lambda x: network.probabilities_of(x).argmax(axis=1), FIRST_SEED
+    )
+    return float(ratio.mean()), float(retrains.sum() / max(np.count_nonzero(pool.best_action), 1))
+
+
 def validate(name: str, per_family: int) -> Scores:
     """Score one trained policy."""
     network = network_of(name)
-    scores: Scores = {}
-    for family in (*FAMILIES, *LIKE_REAL):
-        pool = Pool(generate(family, FIRST_SEED + k) for k in range(per_family))
-        ratio, retrains = ratios(
-            pool, network.metadata["observation"], lambda x: network.probabilities_of(x).argmax(axis=1), FIRST_SEED
-        )
-        scores[family] = (float(ratio.mean()), float(retrains.sum() / max(np.count_nonzero(pool.best_action), 1)))
-    return scores
+    return {family: score(network, traces_of(family, per_family)) for family in (*FAMILIES, *LIKE_REAL)}
 
 
 def show(results: dict[str, Scores]) -> None:
