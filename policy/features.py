@@ -40,8 +40,6 @@ _SETTLED: Final = 4
 #: former models that may be re-evaluated: the first, the one before the serving one, and the one before that
 FORMER: Final = 3
 _FORMER_SPAN: Final = 4.0
-#: noise that the first model's quality must be beyond its mean to be on one side of it
-_AWAY: Final = 1.5
 #: sd of the measured quality before anything is known
 _NOISE: Final = 0.03
 
@@ -103,10 +101,6 @@ DENSE: Final[tuple[Feature, ...]] = (
     Feature("first_model_rebound", _UNIT, -1.2, 1.2),
     Feature("first_model_range", _UNIT, -1.2, 1.2),
     Feature("previous_model_pace", "1/step", -8.0, 8.0),
-    Feature("paid_back", _UNIT, -8.0, 8.0),
-    Feature("paid_back_by_last", _UNIT, -8.0, 8.0),
-    Feature("in_vain", _UNIT, 0.0, 1.0),
-    Feature("crossings", "ln(1 + count)", 0.0, 7.0),
 )
 
 
@@ -169,13 +163,6 @@ class Tracker:
         self.former_now = np.full((n, FORMER), np.nan)  # of the present step
         self.former_fresh, self.former_data = np.zeros((n, FORMER)), np.zeros((n, FORMER))
         self.first_low, self.first_high = np.full(n, np.inf), np.full(n, -np.inf)
-        # points x steps by which the serving models were better than the first, re-evaluated, and the present one than
-        # the one before it; steps in which that was measured, and those of them in which the first was as good
-        self.paid_back, self.paid_back_by_last = np.zeros(n), np.zeros(n)
-        self.compared, self.in_vain = np.zeros(n), np.zeros(n)
-        # of the first model, serving or re-evaluated: sum and count of its quality, side of its mean, changes of side
-        self.first_sum, self.first_count = np.zeros(n), np.zeros(n)
-        self.side, self.crossings = np.zeros(n), np.zeros(n)
 
     def restart(self, rows: NDArray[np.int64], begun: Tracker) -> None:
         """Replace the services in `rows` by those of `begun`, a tracker of len(rows) services."""
@@ -238,7 +225,6 @@ class Tracker:
         self.log_price_sum += np.log(self.cost)
         self._measure(sample[:, 0], previous, seen, live)
         self._find_jumps()
-        self._look_back(sample[:, 0], seen)
 
     def _renew(self, live: NDArray[np.bool_], trained_to: NDArray[np.int64]) -> None:
         """A new model serves: close the books of the old one."""
@@ -267,7 +253,7 @@ class Tracker:
         self.old_level = np.where(live, self.smooth[:, 1], self.old_level)
         self.live_at = np.where(live, self.t, self.live_at)
         self.data_to = np.where(live, trained_to, self.data_to)
-        for name in ("measured", "k_sum", "kk_sum", "y_sum", "ky_sum", "paid_back_by_last"):
+        for name in ("measured", "k_sum", "kk_sum", "y_sum", "ky_sum"):
             getattr(self, name)[live] = 0.0
         self.retrains += live
 
@@ -343,25 +329,6 @@ class Tracker:
             new = (total[rows, split] - total[rows, self.live_at]) / np.maximum(age + 1 - newest, 1)
             self.fresh = np.where(mixed, new, self.fresh)
             self.gain = np.where(mixed & (self.retrains > 0), self.fresh - self.old_level, self.gain)
-
-    def _look_back(self, quality: Floats, seen: NDArray[np.bool_]) -> None:
-        """What the retrains so far have brought, and how often the world has come and gone."""
-        former = np.where(seen[:, None], self.former_now, np.nan)
-        better = np.where(np.isfinite(former[:, :2]), quality[:, None] - former[:, :2], 0.0)
-        self.paid_back += better[:, 0]
-        self.paid_back_by_last += better[:, 1]
-        compared = np.isfinite(former[:, 0])
-        self.compared += compared
-        self.in_vain += compared & (self.former[:, 0] >= self.smooth[:, 1])
-        alone = self.retrains == 0
-        known = np.where(alone, seen, compared)
-        self.first_sum += np.where(known, np.where(alone, quality, former[:, 0]), 0.0)
-        self.first_count += known
-        level = np.where(alone, self.smooth[:, 1], self.former[:, 0])
-        away = level - self.first_sum / np.maximum(self.first_count, 1.0)
-        side = np.where(known & (np.abs(away) > _AWAY * np.sqrt(self.variance)), np.sign(away), self.side)
-        self.crossings += side * self.side < 0
-        self.side = side
 
     def _since_jump(self) -> tuple[Floats, Floats]:
         """Mean and pace (1/step) of the serving model's quality since its last jump, or since it went live; (N,) each.
@@ -480,11 +447,11 @@ class Tracker:
             now - self.lowest,
             self.best_rebound,
             (self.gain_sum + self.gain) / np.maximum(self.retrains, 1.0),
-            *self._former_features(now, t, cost),
+            *self._former_features(now, t),
         ]
         return np.stack(columns, axis=1)
 
-    def _former_features(self, now: Floats, t: Floats, cost: Floats) -> list[Floats]:
+    def _former_features(self, now: Floats, t: Floats) -> list[Floats]:
         """What re-evaluated models say; zero where there are none or nobody re-evaluates them."""
         known = np.isfinite(self.former_now) & (self.retrains > 0)[:, None]
         quality = np.where(known, self.former, now[:, None])
@@ -501,8 +468,4 @@ class Tracker:
             np.where(first, quality[:, 0] - low, 0.0),
             high - low,
             np.clip(100.0 * drop[:, 1] / np.maximum(t - self.former_data[:, 1], 4.0), -8.0, 8.0),
-            np.clip(self.paid_back / (cost * np.maximum(self.retrains, 1.0)), -8.0, 8.0),
-            np.clip(self.paid_back_by_last / cost, -8.0, 8.0),
-            self.in_vain / np.maximum(self.compared, 1.0),
-            np.log1p(self.crossings),
         ]

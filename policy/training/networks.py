@@ -31,8 +31,8 @@ STREAMS: Final = {
 }
 #: logit of an action that is not possible
 IMPOSSIBLE: Final = -1e8
-#: Adam's own eps; the library's 1e-5, which it chooses where no option is given, made no difference in a full training
-ADAM: Final = {"eps": 1e-8, "fused": True}
+#: eps is the library's own choice, which it makes only where no options are given
+ADAM: Final = {"eps": 1e-5, "fused": True}
 #: smallest value whose logarithm is taken
 TINY: Final = 1e-4
 

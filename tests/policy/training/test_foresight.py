@@ -70,6 +70,6 @@ def test_the_actor_learns_to_foretell_and_its_actions_stay(monkeypatch: pytest.M
 
     held = moved()
     assert error() < 0.95 * forgotten
-    assert held < 0.02
+    assert held < 0.03
     monkeypatch.setattr("policy.training.foresight.nn.functional.cross_entropy", lambda *_: 0.0)
     assert held < 0.9 * moved()  # without the divergence
