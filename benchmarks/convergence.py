@@ -55,7 +55,7 @@ def run(variant: str, seed: int, steps: int) -> dict[str, Any]:
     def score(file: Path, done: int) -> None:
         network = NetworkPolicy(file, variant)
         curve.append((done, _mean_ratio(network, recipe, judges)))
-        chosen.append(network.probabilities_of(sample).argmax(axis=1))
+        chosen.append(network.most_probable(sample))
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "policy.onnx"
@@ -80,9 +80,7 @@ def run(variant: str, seed: int, steps: int) -> dict[str, Any]:
 
 
 def _mean_ratio(network: NetworkPolicy, recipe: Recipe, judges: Pool) -> float:
-    return float(
-        ratios(judges, recipe.observation, lambda x: network.probabilities_of(x).argmax(axis=1), JUDGES)[0].mean()
-    )
+    return float(ratios(judges, recipe.observation, network.most_probable, JUDGES)[0].mean())
 
 
 def show(results: list[dict[str, Any]]) -> None:

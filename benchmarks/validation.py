@@ -51,9 +51,7 @@ def traces_of(family: str, count: int) -> Pool:
 
 def score(network: NetworkPolicy, pool: Pool) -> Score:
     """Score the most probable action of a network."""
-    ratio, retrains = ratios(
-        pool, network.metadata["observation"], lambda x: network.probabilities_of(x).argmax(axis=1), FIRST_SEED
-    )
+    ratio, retrains = ratios(pool, network.metadata["observation"], network.most_probable, FIRST_SEED)
     return float(ratio.mean()), float(retrains.sum() / max(np.count_nonzero(pool.best_action), 1))
 
 

@@ -199,6 +199,10 @@ class NetworkPolicy:
         (out,) = self._session.run(["probabilities"], {"observation": observed.astype(np.float32)})
         return np.asarray(out, dtype=np.float64)
 
+    def most_probable(self, observed: Floats) -> NDArray[np.int64]:
+        """The action of each of many observations, unchecked, shape (N, D) -> (N,)."""
+        return np.asarray(self.probabilities_of(observed).argmax(axis=1))
+
 
 def load_policy(name: str, **parameters: Any) -> Policy:
     """The policy of that name: `ppo`, `ppo-paper`, a rule of `policy.rivals`, or the path of an .onnx file.

@@ -44,12 +44,13 @@ class ForetellingPPO(MaskablePPO):
         seen, hidden = (observed[k].reshape(-1, observed[k].shape[-1]) for k in ("seen", "hidden"))
         order = np.random.default_rng(self._n_updates).permutation(len(seen))[: int(_SHARE * len(seen))]
         parts = np.array_split(order, max(1, len(order) // _MINIBATCH))
+        samples = [(torch.as_tensor(seen[part]), torch.as_tensor(hidden[part])) for part in parts]
         with torch.no_grad():  # all before the first step, which moves the actions of every part
-            chances = [torch.softmax(self.logits(torch.as_tensor(seen[part]))[0], dim=1) for part in parts]
-        for part, before in zip(parts, chances, strict=True):
-            logits, features = self.logits(torch.as_tensor(seen[part]))
+            chances = [torch.softmax(self.logits(x)[0], dim=1) for x, _ in samples]
+        for (x, known), before in zip(samples, chances, strict=True):
+            logits, features = self.logits(x)
             moved = nn.functional.cross_entropy(logits, before)  # a divergence, but for a constant
-            loss = self.foretelling_loss(features, torch.as_tensor(hidden[part])) + moved
+            loss = self.foretelling_loss(features, known) + moved
             self.lessons.zero_grad()
             loss.backward()
             self.lessons.step()

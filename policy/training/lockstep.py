@@ -47,7 +47,7 @@ def replay_many(traces: Sequence[Trace], policy: NetworkPolicy, seeds: Sequence[
         asked = (pending < 0) & (t < steps)
         observed = tracker.observation()
         lost |= asked & policy.outside(observed).any(axis=1)
-        action = np.where(asked, np.argmax(policy.probabilities_of(observed), axis=1), 0)
+        action = np.where(asked, policy.most_probable(observed), 0)
         decisions[:, t] = action
         for row in np.flatnonzero(action):
             pending[row], live_at[row] = t, t + traces[int(row)].delays[action[row] - 1]

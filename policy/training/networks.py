@@ -78,7 +78,7 @@ class PaperExtractor(BaseFeaturesExtractor):
 
 
 class LastState(torch.autograd.Function):
-    """The last hidden state of a GRU over (N, T, D), (N, hidden): what `nn.GRU` computes, in half its time on a CPU.
+    """The last hidden state of a GRU over (N, T, D), (N, hidden): what `nn.GRU` computes, faster on a CPU.
 
     Step by step, `nn.GRU` is dozens of small operations, forth and back. Here the batch is the last axis, so that gates
     are contiguous, and one product a step gives them all: rows reset, update, new of the input, new of the state;

@@ -313,7 +313,7 @@ def agreement_of(policy: Any, observation: Observation, pool: Pool, exported: Pa
     lived = wander(Dynamics(pool, 200, Rules(observation), seed=1), 49, seed=1)[:10_000]
     rng = np.random.default_rng(1)
     lived[::2] += rng.normal(0.0, 0.5, lived[::2].shape) * lived.std(axis=0)
-    chosen = NetworkPolicy(exported, "exported").probabilities_of(lived).argmax(axis=1)
+    chosen = NetworkPolicy(exported, "exported").most_probable(lived)
     expected = actor_probabilities(policy, observation, lived).argmax(axis=1)
     return {"observations": len(lived), "same_action": int((chosen == expected).sum())}
 

@@ -131,3 +131,21 @@ def test_environment_and_live_path_build_the_same_observation(observation: str, 
         else:
             assert env.in_flight()[0]
         observed = env.step(np.array([decisions[t]])).observation
+
+
+def test_a_vector_of_services_shows_new_episodes_only_where_one_began() -> None:
+    """Observations are computed for the rows that begin; the others' stay what the step left."""
+    pool = training_pool(11, seed=2)
+    env = LLMVecEnv(pool, 8, Rules(), 5, hidden=True)
+    observed: Any = env.reset()
+    over = 0
+    for _ in range(300):
+        observed, _, done, infos = env.step(np.zeros(8, dtype=np.int64))
+        for row in np.flatnonzero(done):
+            over += 1
+            last = infos[row]["terminal_observation"]
+            assert not np.array_equal(last["seen"], observed["seen"][row])
+            assert env.dynamics.t[row] == 0
+        np.testing.assert_allclose(observed["hidden"], env.dynamics.hidden(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(observed["seen"], env.dynamics.tracker.observation(), rtol=1e-5, atol=1e-6)
+    assert over >= 8

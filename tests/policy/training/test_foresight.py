@@ -31,6 +31,7 @@ def test_what_is_foretold_is_read_off_the_trace() -> None:
 
 @pytest.mark.slow
 def test_the_actor_learns_to_foretell_and_its_actions_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)  # as training does; sums in another order end elsewhere
     recipe = Recipe(observation="multistream", services=256, n_steps=16, clone_steps=120_000, clone_minibatches=16)
     rules = Rules("multistream", "regret")
     pool = training_pool(150, seed=3)
@@ -58,7 +59,7 @@ def test_the_actor_learns_to_foretell_and_its_actions_stay(monkeypatch: pytest.M
     with torch.no_grad():
         after = torch.softmax(model.logits(seen)[0], dim=1)
     assert error() < 0.95 * forgotten
-    assert float((before - after).abs().mean()) < 0.03
+    assert float((before - after).abs().mean()) < 0.02
 
     # what holds the actions are those from before the phase, not those of the step before
     moved: list[float] = []
