@@ -231,7 +231,7 @@ class Cluster:
             "NO_PROXY": "127.0.0.1,localhost",
             "no_proxy": "127.0.0.1,localhost",
             # The window in which serving measures quality is of simulated time, too.
-            "OPPORTUNE_SERVE_WINDOW_SECONDS": repr(3600.0 / scale),
+            "OPPORTUNE_SERVE_WINDOW_SECONDS": repr(600.0 / scale),
             "OPPORTUNE_SERVE_FEEDBACK_SECONDS": "1",
             **given,
             "AWS_ACCESS_KEY_ID": "local",

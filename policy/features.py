@@ -40,6 +40,8 @@ _SETTLED: Final = 4
 #: former models that may be re-evaluated: the first, the one before the serving one, and the one before that
 FORMER: Final = 3
 _FORMER_SPAN: Final = 4.0
+#: noise that the first model's quality must be beyond its mean to be on one side of it
+_AWAY: Final = 1.5
 #: sd of the measured quality before anything is known
 _NOISE: Final = 0.03
 
@@ -101,6 +103,10 @@ DENSE: Final[tuple[Feature, ...]] = (
     Feature("first_model_rebound", _UNIT, -1.2, 1.2),
     Feature("first_model_range", _UNIT, -1.2, 1.2),
     Feature("previous_model_pace", "1/step", -8.0, 8.0),
+    Feature("paid_back", _UNIT, -8.0, 8.0),
+    Feature("paid_back_by_last", _UNIT, -8.0, 8.0),
+    Feature("in_vain", _UNIT, 0.0, 1.0),
+    Feature("crossings", "ln(1 + count)", 0.0, 7.0),
 )
 
 
@@ -141,7 +147,7 @@ class Tracker:
         # running sums of (quality, latency, rate, cpu, memory, first model's quality); entry k: over the first k steps
         self.sums = np.zeros((n, self.capacity + 1, 6))
         self.last = np.zeros((n, 5))
-        self.step_value, self.log_delays = np.ones(n), np.zeros((n, 2))
+        self.step_value, self.log_delays, self.reevaluates = np.ones(n), np.zeros((n, 2)), np.zeros(n, dtype=bool)
         self.log_price_sum, self.cost = np.zeros((n, 2)), np.ones((n, 2))
         self.live_at, self.data_to = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self.measured = np.zeros(n)  # samples of the serving model
@@ -163,6 +169,13 @@ class Tracker:
         self.former_now = np.full((n, FORMER), np.nan)  # of the present step
         self.former_fresh, self.former_data = np.zeros((n, FORMER)), np.zeros((n, FORMER))
         self.first_low, self.first_high = np.full(n, np.inf), np.full(n, -np.inf)
+        # points x steps by which the serving models were better than the first, re-evaluated, and the present one than
+        # the one before it; steps in which that was measured, and those of them in which the first was as good
+        self.paid_back, self.paid_back_by_last = np.zeros(n), np.zeros(n)
+        self.compared, self.in_vain = np.zeros(n), np.zeros(n)
+        # of the first model, serving or re-evaluated: sum and count of its quality, side of its mean, changes of side
+        self.first_sum, self.first_count = np.zeros(n), np.zeros(n)
+        self.side, self.crossings = np.zeros(n), np.zeros(n)
 
     def restart(self, rows: NDArray[np.int64], begun: Tracker) -> None:
         """Replace the services in `rows` by those of `begun`, a tracker of len(rows) services."""
@@ -173,10 +186,15 @@ class Tracker:
         self.sums[rows] = 0.0
         self.sums[rows, : begun.sums.shape[1]] = begun.sums
 
-    def configure(self, rows: NDArray[np.int64], step_value_usd: Floats, delays: Floats) -> None:
-        """Set what one point of quality is worth per step, (n,), and the steps a retrain takes per cloud, (n, 2)."""
+    def configure(
+        self, rows: NDArray[np.int64], step_value_usd: Floats, delays: Floats, reevaluates: NDArray[np.bool_]
+    ) -> None:
+        """Set what one point of quality is worth per step, (n,), the steps a retrain takes per cloud, (n, 2), and
+        whether former models will be re-evaluated, (n,).
+        """
         self.step_value[rows] = step_value_usd
         self.log_delays[rows] = np.log(delays)
+        self.reevaluates[rows] = reevaluates
 
     def _grow(self) -> None:
         more = np.zeros((self.count, self.capacity, 6))
@@ -225,6 +243,7 @@ class Tracker:
         self.log_price_sum += np.log(self.cost)
         self._measure(sample[:, 0], previous, seen, live)
         self._find_jumps()
+        self._look_back(sample[:, 0], seen)
 
     def _renew(self, live: NDArray[np.bool_], trained_to: NDArray[np.int64]) -> None:
         """A new model serves: close the books of the old one."""
@@ -253,7 +272,7 @@ class Tracker:
         self.old_level = np.where(live, self.smooth[:, 1], self.old_level)
         self.live_at = np.where(live, self.t, self.live_at)
         self.data_to = np.where(live, trained_to, self.data_to)
-        for name in ("measured", "k_sum", "kk_sum", "y_sum", "ky_sum"):
+        for name in ("measured", "k_sum", "kk_sum", "y_sum", "ky_sum", "paid_back_by_last"):
             getattr(self, name)[live] = 0.0
         self.retrains += live
 
@@ -330,6 +349,25 @@ class Tracker:
             self.fresh = np.where(mixed, new, self.fresh)
             self.gain = np.where(mixed & (self.retrains > 0), self.fresh - self.old_level, self.gain)
 
+    def _look_back(self, quality: Floats, seen: NDArray[np.bool_]) -> None:
+        """What the retrains so far have brought, and how often the world has come and gone."""
+        former = np.where(seen[:, None], self.former_now, np.nan)
+        better = np.where(np.isfinite(former[:, :2]), quality[:, None] - former[:, :2], 0.0)
+        self.paid_back += better[:, 0]
+        self.paid_back_by_last += better[:, 1]
+        compared = np.isfinite(former[:, 0])
+        self.compared += compared
+        self.in_vain += compared & (self.former[:, 0] >= self.smooth[:, 1])
+        alone = self.retrains == 0
+        known = np.where(alone, seen, compared)
+        self.first_sum += np.where(known, np.where(alone, quality, former[:, 0]), 0.0)
+        self.first_count += known
+        level = np.where(alone, self.smooth[:, 1], self.former[:, 0])
+        away = level - self.first_sum / np.maximum(self.first_count, 1.0)
+        side = np.where(known & (np.abs(away) > _AWAY * np.sqrt(self.variance)), np.sign(away), self.side)
+        self.crossings += side * self.side < 0
+        self.side = side
+
     def _since_jump(self) -> tuple[Floats, Floats]:
         """Mean and pace (1/step) of the serving model's quality since its last jump, or since it went live; (N,) each.
 
@@ -369,9 +407,9 @@ class Tracker:
         return np.concatenate([performance.reshape(self.count, -1), resources.reshape(self.count, -1)], axis=1)
 
     def _reevaluated(self) -> Floats:
-        """1 where former models are re-evaluated, or where there are none yet, (N,)."""
-        known: Floats = ((self.retrains == 0) | np.isfinite(self.former_now[:, 0])).astype(np.float64)
-        return known
+        """1 where former models are re-evaluated, or will be when there are some, (N,)."""
+        known = self.reevaluates & ((self.retrains == 0) | np.isfinite(self.former_now[:, 0]))
+        return np.asarray(known, dtype=np.float64)
 
     def _dense(self) -> Floats:
         t = self.t.astype(np.float64)
@@ -447,11 +485,11 @@ class Tracker:
             now - self.lowest,
             self.best_rebound,
             (self.gain_sum + self.gain) / np.maximum(self.retrains, 1.0),
-            *self._former_features(now, t),
+            *self._former_features(now, t, cost),
         ]
         return np.stack(columns, axis=1)
 
-    def _former_features(self, now: Floats, t: Floats) -> list[Floats]:
+    def _former_features(self, now: Floats, t: Floats, cost: Floats) -> list[Floats]:
         """What re-evaluated models say; zero where there are none or nobody re-evaluates them."""
         known = np.isfinite(self.former_now) & (self.retrains > 0)[:, None]
         quality = np.where(known, self.former, now[:, None])
@@ -468,4 +506,8 @@ class Tracker:
             np.where(first, quality[:, 0] - low, 0.0),
             high - low,
             np.clip(100.0 * drop[:, 1] / np.maximum(t - self.former_data[:, 1], 4.0), -8.0, 8.0),
+            np.clip(self.paid_back / (cost * np.maximum(self.retrains, 1.0)), -8.0, 8.0),
+            np.clip(self.paid_back_by_last / cost, -8.0, 8.0),
+            self.in_vain / np.maximum(self.compared, 1.0),
+            np.log1p(self.crossings),
         ]

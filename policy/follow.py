@@ -37,9 +37,8 @@ def start(tracker: Tracker, histories: Sequence[History]) -> None:
     first = histories[0]
     per_step = first.value_usd_per_quality_hour * first.step_minutes / 60.0
     rows = np.arange(len(histories))
-    tracker.configure(
-        rows, np.full(len(rows), per_step), np.tile(delays_of(first.train_hours, first.step_minutes), (len(rows), 1))
-    )
+    delays = np.tile(delays_of(first.train_hours, first.step_minutes), (len(rows), 1))
+    tracker.configure(rows, np.full(len(rows), per_step), delays, np.full(len(rows), first.own_quality is not None))
 
 
 def advance(tracker: Tracker, histories: Sequence[History], from_step: int) -> None:

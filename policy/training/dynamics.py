@@ -41,6 +41,7 @@ class Rules:
     failing_share: float = 0.1  # share of episodes in which jobs may fail
     highest_failure_rate: float = 0.2
     unseen_share: float = 0.25  # share of episodes in which nobody re-evaluates former models
+    windows: tuple[int, int] = (1, 1)  # there, quality is a mean over from .. to steps of the serving model
     load_spread: float = 3.0  # request rate and latency are multiplied by exp(uniform(-spread, spread))
     in_order: bool = False  # service k lives trace k of the pool, for scoring; otherwise traces are drawn
     max_steps: int | None = None  # cut an episode (truncated) before its trace ends
@@ -88,6 +89,9 @@ class Dynamics:
         self.former = np.full((n, FORMER), -1)  # first, previous and the model before
         self.former_noise = np.zeros((n, FORMER, _ROOM))  # NaN: nobody re-evaluates them
         self.load = np.ones((n, 2))
+        # steps that a measurement of quality is the mean of, the serving model's first one, and sums over single steps
+        self.window, self.live_from = np.ones(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        self.measured = np.zeros((n, _ROOM + 1))
         self.samples = np.full((n, SMOOTHING_STEPS, 5), np.nan)  # newest last: cpu, memory, rate, latency, quality
         self.started = np.full((n, REDEPLOY_WINDOW_STEPS), False)
 
@@ -105,15 +109,20 @@ class Dynamics:
             unseen = rng.random() < rules.unseen_share
             self.former_noise[row] = np.nan if unseen else self._former_noise(rng, trace)
             self.load[row] = np.exp(rng.uniform(-rules.load_spread, rules.load_spread, 2))
+            self.window[row] = rng.integers(rules.windows[0], rules.windows[1] + 1) if unseen else 1
+            self.noise[row] *= np.sqrt(self.window[row])  # a measurement of a whole window has the trace's noise
         self.episode[rows] += 1
-        self.t[rows] = self.serving[rows] = 0
+        self.t[rows] = self.serving[rows] = self.live_from[rows] = 0
         self.pending[rows] = -1
         self.former[rows] = -1
         self.samples[rows] = np.nan
         self.started[rows] = False
         begun = Tracker(len(rows))
         chosen = self.trace[rows]
-        begun.configure(np.arange(len(rows)), pool.step_value_usd[chosen], pool.delays[chosen].astype(np.float64))
+        reevaluates = np.isfinite(self.former_noise[rows, 0, 0])
+        begun.configure(
+            np.arange(len(rows)), pool.step_value_usd[chosen], pool.delays[chosen].astype(np.float64), reevaluates
+        )
         self._see(rows, np.zeros(len(rows), dtype=bool), begun)
         self.tracker.restart(rows, begun)
         return self._observed(rows, begun)
@@ -192,6 +201,7 @@ class Dynamics:
         self.started[:, -1] = action > 0
         # an episode that is over still shows its last step
         self.t = np.minimum(self.t, pool.steps[trace] - 1)
+        self.live_from = np.where(live, self.t, self.live_from)
         self._see(self.rows, live, self.tracker)
 
         if rules.reward == "paper":
@@ -205,7 +215,7 @@ class Dynamics:
     def _see(self, rows: NDArray[np.int64], live: NDArray[np.bool_], tracker: Tracker) -> None:
         """Measure the present step of `rows`; `live` (len(rows),) says where a new model serves from now on."""
         pool, t, trace = self.pool, self.t[rows], self.trace[rows]
-        quality = pool.quality[pool.at(trace, self.serving[rows], t)] + self.noise[rows, t]
+        quality = self._measured(rows, pool.quality[pool.at(trace, self.serving[rows], t)] + self.noise[rows, t])
         line = pool.line_starts[trace] + t
         latency, rate, cpu, memory = pool.operations[line].T
         rate, latency = rate * self.load[rows, 0], latency * self.load[rows, 1]
@@ -215,6 +225,14 @@ class Dynamics:
         else:
             former = self._former_quality(rows)
             tracker.push(quality, latency, rate, cpu, memory, pool.job_usd[line], live, self.serving[rows], former)
+
+    def _measured(self, rows: NDArray[np.int64], quality: Floats) -> Floats:
+        """The mean of the serving model's `quality` over the window of `rows` up to the present step, (len(rows),)."""
+        end, window = self.t[rows] + 1, self.window[rows]
+        self.measured[rows, end] = self.measured[rows, end - 1] + quality
+        start = np.maximum(end - window, self.live_from[rows])
+        mean = (self.measured[rows, end] - self.measured[rows, start]) / (end - start)
+        return np.where(window == 1, quality, mean)
 
     def _former_noise(self, rng: np.random.Generator, trace: int) -> Floats:
         return rng.standard_normal((FORMER, _ROOM)) * self.pool.noise_sd[trace]

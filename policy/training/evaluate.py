@@ -20,10 +20,19 @@ SHIFTS: Final = (0.0, -0.6, -0.3)
 
 
 def ratios(
-    pool: Pool, observation: Observation, act: Callable[[Floats], NDArray[np.int64]], seed: int = 0
+    pool: Pool,
+    observation: Observation,
+    act: Callable[[Floats], NDArray[np.int64]],
+    seed: int = 0,
+    window: int | None = None,
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """(J / J* of every trace, retrains) of a policy; `act` maps observations (N, D) to actions (N,)."""
-    rules = Rules(observation, in_order=True, failing_share=0.0, unseen_share=0.0, load_spread=0.0)
+    """(J / J* of every trace, retrains) of a policy; `act` maps observations (N, D) to actions (N,).
+
+    With a `window`, the quality is measured as in a live service: the mean of that many steps of the serving model, and
+    nobody re-evaluates former ones.
+    """
+    unseen, windows = (0.0, (1, 1)) if window is None else (1.0, (window, window))
+    rules = Rules(observation, in_order=True, failing_share=0.0, unseen_share=unseen, windows=windows, load_spread=0.0)
     env = Dynamics(pool, len(pool), rules, seed)
     observed = env.reset()
     spent, retrains = np.zeros(len(pool)), np.zeros(len(pool), dtype=np.int64)

@@ -18,7 +18,8 @@ def replay_many(traces: Sequence[Trace], policy: NetworkPolicy, seeds: Sequence[
     steps = np.array([trace.steps for trace in traces])
     tracker = Tracker(n)
     step_value = [t.value_usd_per_quality_hour * t.step_minutes / 60.0 for t in traces]
-    tracker.configure(np.arange(n), np.array(step_value), np.array([t.delays for t in traces], dtype=np.float64))
+    delays = np.array([t.delays for t in traces], dtype=np.float64)
+    tracker.configure(np.arange(n), np.array(step_value), delays, np.full(n, True))
     latency, rate, cpu, memory = (
         np.stack([_stretched(getattr(trace, name), longest) for trace in traces])
         for name in ("latency_s", "request_rate_rps", "cpu", "memory")

@@ -177,7 +177,8 @@ def answer(
 
 
 def _decisions(trace: Trace, policy: str, seed: int) -> list[int]:
-    return list(oracle(trace)[1]) if policy == ORACLE else replay(trace, decider_for(policy, trace), seed)
+    """As in the live service: nobody re-evaluates former models, and the history is as smooth as it was measured."""
+    return list(oracle(trace)[1]) if policy == ORACLE else replay(trace, decider_for(policy, trace), seed, window=1)
 
 
 def _actual_decisions(fitted: Fit) -> list[int]:

@@ -57,6 +57,8 @@ class Recipe:
     families: tuple[str, ...] = tuple(FAMILIES)
     spread: Spread = USUAL
     wide_share: float = 0.0
+    unseen_share: float = 0.25  # see `policy.training.dynamics.Rules`, as the next
+    windows: tuple[int, int] = (1, 1)
     services: int = 64
     n_steps: int = 32
     minibatches: int = 4
@@ -104,10 +106,12 @@ PRESETS: Final[dict[str, Recipe]] = {
         observation="multistream",
         seed=1,
         steps=24_000_000,
-        rounds=5,
+        rounds=20,
         traces=2400,
         families=tuple(family for family, share in SHARES.items() for _ in range(share)),
         wide_share=0.2,
+        unseen_share=0.3,
+        windows=(1, 12),
         services=512,
         n_steps=64,
         minibatches=16,
@@ -168,6 +172,11 @@ def falling(start: float, turn: int, rounds: int) -> Callable[[float], float]:
     return lambda left: start * (0.1 + 0.9 * (rounds - turn - 1 + left) / rounds)
 
 
+def rules_of(recipe: Recipe) -> Rules:
+    """The rules of the episodes it is trained on."""
+    return Rules(recipe.observation, recipe.reward, unseen_share=recipe.unseen_share, windows=recipe.windows)
+
+
 def build(recipe: Recipe, env: LLMVecEnv) -> Any:
     """The untrained model of a recipe."""
     batch = recipe.services * recipe.n_steps
@@ -210,8 +219,7 @@ def wander(env: Dynamics, steps: int, seed: int) -> Floats:
 def clone(model: Any, recipe: Recipe, pool: Pool, progress: Progress) -> None:
     """Imitate the oracle where the policy itself goes (so that its own mistakes are in the lesson)."""
     policy = model.policy
-    rules = Rules(recipe.observation, recipe.reward)
-    env = Dynamics(pool, recipe.services, rules, seed=recipe.seed + 77)
+    env = Dynamics(pool, recipe.services, rules_of(recipe), seed=recipe.seed + 77)
     rng = np.random.default_rng(recipe.seed)
     foretells = isinstance(model, ForetellingPPO)
     optimizer = model.lessons if foretells else torch.optim.Adam(policy.parameters(), lr=1e-3)
@@ -251,7 +259,7 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
     began = time.monotonic()
-    rules = Rules(recipe.observation, recipe.reward)
+    rules = rules_of(recipe)
     digest = hashlib.sha256()
     learning_s, steps_done, shift, ratio, averaged = 0.0, 0, 0.0, 0.0, False
     model: Any = None

@@ -11,15 +11,22 @@ from policy.history import Floats
 _NAMES = [feature.name for feature in DENSE]
 
 
-def _follow(quality: list[float], live_at: int | None = None) -> Tracker:
-    """A service that measured `quality`, (T,), one step after the other; a new model serves from `live_at`."""
+def _follow(
+    quality: list[float], live_at: int | None = None, first: list[float] | None = None, reevaluates: bool = True
+) -> Tracker:
+    """A service that measured `quality`, (T,), one step after the other; a new model serves from `live_at`, and from
+    then on the first one, re-evaluated, has the quality `first`.
+    """
     tracker = Tracker(1)
-    tracker.configure(np.arange(1), np.ones(1), np.full((1, 2), 2.0))
-    one, unknown = np.ones(1), np.full((1, FORMER), np.nan)
+    tracker.configure(np.arange(1), np.ones(1), np.full((1, 2), 2.0), np.full(1, reevaluates))
+    one = np.ones(1)
     for t, value in enumerate(quality):
         live = np.array([t == live_at])
+        former = np.full((1, FORMER), np.nan)
+        if first and live_at is not None and t >= live_at:
+            former[0, :2] = first[t - live_at]
         tracker.push(
-            np.array([value]), one, one, 0.5 * one, 0.5 * one, np.full((1, 2), 1.5), live, np.array([t - 2]), unknown
+            np.array([value]), one, one, 0.5 * one, 0.5 * one, np.full((1, 2), 1.5), live, np.array([t - 2]), former
         )
     return tracker
 
@@ -95,3 +102,29 @@ def test_a_steady_decline_has_a_pace_and_a_level() -> None:
     assert said["jumps"] == 0.0
     assert said["pace_since_jump"] == pytest.approx(-0.2, abs=0.02)  # percent of quality a step
     assert said["level_since_jump"] == pytest.approx(0.895 - 0.86, abs=0.002)
+
+
+def test_a_retrain_pays_back_what_the_first_model_would_have_lost_since() -> None:
+    measured = [0.9] * 10 + [0.5] * 10 + [0.9] * 20
+    first = [0.5] * 10 + [0.95] * 10
+    said = _dense(_follow(measured, live_at=20, first=first))
+    assert said["paid_back"] == said["paid_back_by_last"] == pytest.approx((0.4 * 10 - 0.05 * 10) / 1.5)
+    assert said["in_vain"] == pytest.approx(0.15)  # in 10 of 20 steps it was as good, seen 7 late
+    unknown = _dense(_follow(measured, live_at=20))
+    assert unknown["paid_back"] == unknown["paid_back_by_last"] == unknown["in_vain"] == 0.0
+
+
+def test_a_world_that_comes_and_goes_crosses_its_mean() -> None:
+    round_ = [0.7 + 0.2 * np.sin(2.0 * np.pi * t / 20.0) for t in range(80)]
+    assert np.expm1(_dense(_follow(round_))["crossings"]) == pytest.approx(7.0, abs=1.01)
+    # a new model does not change where the world is: the first one still tells
+    renewed = _follow(round_[:30] + [0.9] * 50, live_at=30, first=round_[30:])
+    assert np.expm1(_dense(renewed)["crossings"]) == pytest.approx(7.0, abs=1.01)
+    assert np.expm1(_dense(_follow([0.9 - 0.005 * t for t in range(80)]))["crossings"]) <= 1.01
+
+
+def test_whether_former_models_are_re_evaluated_is_said_before_there_are_any() -> None:
+    assert _dense(_follow([0.9] * 5))["reevaluated"] == 1.0
+    assert _dense(_follow([0.9] * 5, reevaluates=False))["reevaluated"] == 0.0
+    # promised, but not done
+    assert _dense(_follow([0.9] * 10, live_at=5))["reevaluated"] == 0.0

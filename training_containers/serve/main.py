@@ -76,7 +76,7 @@ def parse_arguments(argv: Sequence[str], env: Mapping[str, str]) -> tuple[argpar
     add("max-new-tokens", MAX_NEW_TOKENS, "tokens per answer unless the request says otherwise", int)
     add("keep", 2, "loaded versions kept", int)
     add("window-pairs", 200, "labelled pairs in the quality window", int)
-    add("window-seconds", 3600.0, "age of the oldest pair in it", float)
+    add("window-seconds", 600.0, "age of the oldest pair in it; policies know windows of up to 12 slots", float)
     add("feedback-store", "", "dir:PATH, s3://bucket/prefix or azure-blob:container/prefix; empty: not stored")
     add("feedback-seconds", 5.0, "labelled pairs are written this often", float)
     add("feedback-pairs", 64, "or when so many are waiting", int)

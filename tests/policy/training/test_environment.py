@@ -115,14 +115,19 @@ class Watcher:
 
 
 @pytest.mark.parametrize(
-    ("observation", "reevaluates"), [("multistream", True), ("multistream", False), ("paper", True)]
+    ("observation", "reevaluates", "window"),
+    [("multistream", True, None), ("multistream", False, None), ("multistream", False, 5), ("paper", True, None)],
 )
-def test_environment_and_live_path_build_the_same_observation(observation: str, reevaluates: bool) -> None:
+def test_environment_and_live_path_build_the_same_observation(
+    observation: str, reevaluates: bool, window: int | None
+) -> None:
     trace = generate("sudden", 4)
     quiet = type(trace)(**{f: getattr(trace, f) for f in trace.__dataclass_fields__} | {"noise_sd": 0.0})
     watcher = Watcher((20, 60, 61, 100), reevaluates)
-    decisions = replay(quiet, watcher, seed=0)
-    env = Dynamics(Pool([quiet]), 1, Rules(observation, unseen_share=1.0 - reevaluates, **SURE))  # type: ignore[arg-type]
+    decisions = replay(quiet, watcher, seed=0, window=window)
+    windows = (window or 1, window or 1)
+    rules = Rules(observation, unseen_share=1.0 - reevaluates, windows=windows, **SURE)  # type: ignore[arg-type]
+    env = Dynamics(Pool([quiet]), 1, rules)
     observed = env.reset()
     for t in range(quiet.steps):
         if t in watcher.seen:
@@ -131,6 +136,26 @@ def test_environment_and_live_path_build_the_same_observation(observation: str, 
         else:
             assert env.in_flight()[0]
         observed = env.step(np.array([decisions[t]])).observation
+
+
+def test_a_live_service_measures_means_of_its_window_as_noisy_as_the_trace_says() -> None:
+    """Over traces without drift, so that what is left is noise; a young model's mean is of fewer steps."""
+    flat = [generate("stable", k) for k in range(200)]
+    flat = [
+        dataclasses.replace(t, bleu=np.full_like(t.bleu, 0.5), accuracy=np.full_like(t.accuracy, 0.5)) for t in flat
+    ]
+    env = Dynamics(Pool(flat), 200, Rules(unseen_share=1.0, windows=(9, 9), in_order=True, **SURE), seed=4)
+    env.reset()
+    quality = []
+    for _ in range(60):
+        quality.append(env.tracker.last[:, 0])
+        env.step(np.zeros(200, dtype=np.int64))
+    noise = (np.array(quality) - 0.5) / np.array([t.noise_sd for t in flat])
+    assert noise[20:].std() == pytest.approx(1.0, rel=0.05)
+    assert noise[0].std() == pytest.approx(3.0, rel=0.2)
+    # what lies a window apart has nothing in common, neighbours have eight of nine steps
+    assert np.mean(noise[20:51:9] * noise[29:60:9]) == pytest.approx(0.0, abs=0.15)
+    assert np.mean(noise[20:59] * noise[21:60]) == pytest.approx(8 / 9, abs=0.1)
 
 
 def test_a_vector_of_services_shows_new_episodes_only_where_one_began() -> None:
