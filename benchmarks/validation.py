@@ -1,10 +1,11 @@
 """Choose between trained policies: mean J/J* on validation traces, by family, and how often each retrains.
 
-    python -m benchmarks.validation [--per-family 300] NAME|FILE.onnx...
+    python -m benchmarks.validation [--per-family 300] [--window 8] NAME|FILE.onnx...
 
 The traces are of the families that policies are trained on, from seeds that neither training nor the test set of
 `benchmarks.decision` uses: what a recipe or a seed is chosen by belongs here, so that the test set stays unseen. All
-policies meet the same measurement noise. A retrain count stands beside the optimum's as a factor.
+policies meet the same measurement noise. With `--window` they see what a live service measures: the mean over so many
+steps, and nobody re-evaluates former models. A retrain count stands beside the optimum's as a factor.
 """
 
 from __future__ import annotations
@@ -49,16 +50,16 @@ def traces_of(family: str, count: int) -> Pool:
     return Pool(generate(family, FIRST_SEED + k) for k in range(count))
 
 
-def score(network: NetworkPolicy, pool: Pool) -> Score:
+def score(network: NetworkPolicy, pool: Pool, window: int | None = None) -> Score:
     """Score the most probable action of a network."""
-    ratio, retrains = ratios(pool, network.metadata["observation"], network.most_probable, FIRST_SEED)
+    ratio, retrains = ratios(pool, network.metadata["observation"], network.most_probable, FIRST_SEED, window)
     return float(ratio.mean()), float(retrains.sum() / max(np.count_nonzero(pool.best_action), 1))
 
 
-def validate(name: str, per_family: int) -> Scores:
+def validate(name: str, per_family: int, window: int | None = None) -> Scores:
     """Score one trained policy."""
     network = network_of(name)
-    return {family: score(network, traces_of(family, per_family)) for family in (*FAMILIES, *LIKE_REAL)}
+    return {family: score(network, traces_of(family, per_family), window) for family in (*FAMILIES, *LIKE_REAL)}
 
 
 def show(results: dict[str, Scores]) -> None:
@@ -80,8 +81,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("policies", nargs="+", metavar="NAME|FILE.onnx")
     parser.add_argument("--per-family", type=int, default=300)
+    parser.add_argument("--window", type=int, help="steps that a measurement is the mean of, nothing re-evaluated")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
+    if args.window is not None and args.window < 1:
+        parser.error(f"--window {args.window}: at least one step")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         for name in args.policies:
@@ -90,7 +94,8 @@ def main() -> None:
         parser.error(str(error))
     results: dict[str, Scores] = {}
     with ProcessPoolExecutor(args.workers) as pool:
-        scored = pool.map(validate, args.policies, [args.per_family] * len(args.policies))
+        every = len(args.policies)
+        scored = pool.map(validate, args.policies, [args.per_family] * every, [args.window] * every)
         for name, scores in zip(args.policies, scored, strict=True):
             results[name] = scores
             print(f"{len(results)}/{len(args.policies)}: {name}", file=sys.stderr, flush=True)

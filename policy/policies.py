@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -26,6 +27,10 @@ from shared.errors import InvalidInputError, MetricsError, ModelError
 SHIPPED: Final = {name: Path(__file__).parent / "models" / f"{name}.onnx" for name in ("ppo", "ppo-paper")}
 #: the tuned rule that decides where a network has nothing to go by
 FALLBACK: Final = "rule"
+#: a service that is neglected for long is not seen in training, and what a network does then is anybody's guess: once
+#: quality worth so many retrains is lost since the model was new, the rule decides
+NEGLECT: Final = "log_regret_over_cost"
+PATIENCE: Final = 10.0
 #: key of the one JSON document in a network's metadata
 METADATA_KEY: Final = "opportune"
 
@@ -113,8 +118,12 @@ class NetworkPolicy:
             if type(exc).__module__.startswith("onnxruntime"):
                 raise ModelError(f"policy {path}: not a usable ONNX file: {str(exc).splitlines()[0]}") from exc
             raise
-        self._low = np.array([f.low for f in self.features])
-        self._high = np.array([f.high for f in self.features])
+        low, high = np.array([f.low for f in self.features]), np.array([f.high for f in self.features])
+        margin = 0.5 * (high - low)
+        self._least, self._most = low - margin, high + margin
+        for index, feature in enumerate(self.features):
+            if feature.name == NEGLECT:
+                self._most[index] = math.log(PATIENCE)
         if self.observation not in ("paper", "multistream"):
             raise ModelError(f"policy {path}: unknown observation {self.observation!r}; upgrade this program")
         made_for = [f.name for f in self.features]
@@ -170,9 +179,9 @@ class NetworkPolicy:
             OutOfDistributionError: an entry is far outside its believed range; the message names it.
         """
         observed = np.asarray(observed, dtype=np.float64)
-        if observed.shape != self._low.shape:
+        if observed.shape != self._least.shape:
             raise InvalidInputError(
-                f"policy {self.name}: observation of shape {observed.shape}, expected {self._low.shape}"
+                f"policy {self.name}: observation of shape {observed.shape}, expected {self._least.shape}"
             )
         if np.isnan(observed).any():
             feature = self.features[int(np.argmax(np.isnan(observed)))]
@@ -183,15 +192,15 @@ class NetworkPolicy:
             feature = self.features[index]
             raise OutOfDistributionError(
                 f"{feature.name} is {observed[index]:.4g} {feature.unit}, "
-                f"far outside the {feature.low:.4g} to {feature.high:.4g} that policy {self.name} knows"
+                f"outside the {self._least[index]:.4g} to {self._most[index]:.4g} that policy {self.name} knows"
+                + (f": quality worth more than {PATIENCE:g} retrains is lost" if feature.name == NEGLECT else "")
             )
         chances: NDArray[np.float64] = self.probabilities_of(observed[None])[0]
         return chances
 
     def outside(self, observed: Floats) -> NDArray[np.bool_]:
-        """Which entries of observations (..., D) are far outside what their feature is believed to be."""
-        margin = 0.5 * (self._high - self._low)
-        outside: NDArray[np.bool_] = (observed < self._low - margin) | (observed > self._high + margin)
+        """Which entries of observations (..., D) are far outside what their feature is believed to be, or neglect."""
+        outside: NDArray[np.bool_] = (observed < self._least) | (observed > self._most)
         return outside
 
     def probabilities_of(self, observed: Floats) -> NDArray[np.float64]:
