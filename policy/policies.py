@@ -30,7 +30,7 @@ FALLBACK: Final = "rule"
 #: a service that is neglected for long is not seen in training, and what a network does then is anybody's guess: once
 #: quality worth so many retrains is lost since the model was new, the rule decides
 NEGLECT: Final = "log_regret_over_cost"
-PATIENCE: Final = 10.0
+PATIENCE: Final = 20.0
 #: key of the one JSON document in a network's metadata
 METADATA_KEY: Final = "opportune"
 
