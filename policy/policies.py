@@ -129,7 +129,7 @@ class NetworkPolicy:
         made_for = [f.name for f in self.features]
         given = [f.name for f in features_of(self.observation)]
         if made_for != given:
-            odd = next((a for a, b in zip_longest(made_for, given) if a != b), None)
+            odd = next((a or b for a, b in zip_longest(made_for, given) if a != b), None)
             raise ModelError(
                 f"policy {path}: made for {len(made_for)} features, not for the {len(given)} of this version "
                 f"(first difference: {odd}); make it again with `opportune train`"

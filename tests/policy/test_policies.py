@@ -218,6 +218,18 @@ def test_a_file_made_for_other_features_is_refused_when_it_is_loaded(tmp_path: P
         load_policy(str(path))
 
 
+def test_a_network_of_before_the_newest_features_is_refused_by_the_first_it_lacks(tmp_path: Path) -> None:
+    model = onnx.load(SHIPPED["ppo"])
+    entry = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
+    document = json.loads(entry.value)
+    lacking = document["features"].pop()
+    entry.value = json.dumps(document)
+    path = tmp_path / "old.onnx"
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=rf"\(first difference: {lacking['name']}\)"):
+        load_policy(str(path))
+
+
 def test_following_a_history_is_the_same_as_replaying_it() -> None:
     quality = np.concatenate([noisy(0.8, 60), noisy(0.6, 40), noisy(0.8, 60)])
     follower = Follower()
