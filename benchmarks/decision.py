@@ -39,7 +39,7 @@ from policy.training.lockstep import replay_many
 from policy.training.replay import replay
 from policy.training.score import RunScore, oracle, run_cost
 from policy.training.trace import Trace, load
-from shared.errors import InvalidInputError
+from shared.errors import InvalidInputError, OpportuneError
 
 FIRST_SEED: Final = 900_000
 REAL: Final = Path(__file__).parents[1] / "policy" / "training" / "real"
@@ -152,18 +152,31 @@ def measure(policies: Sequence[str], per_family: int, workers: int, progress: Ca
     return rows
 
 
-def merged(rows: Sequence[Row], earlier: Path) -> list[Row]:
+def rows_in(earlier: Path) -> list[dict[str, Any]]:
+    """The rows of an earlier measurement.
+
+    Raises:
+        InvalidInputError: no such file, or it is not one that `--json` wrote.
+    """
+    try:
+        rows: list[dict[str, Any]] = json.loads(earlier.read_text())["rows"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(f"--add {earlier}: not what --json wrote ({error})") from error
+    return rows
+
+
+def merged(rows: Sequence[Row], known_rows: Sequence[dict[str, Any]]) -> list[Row]:
     """The rows that an earlier measurement has too, with its runs added; what was measured now wins."""
-    before = {(r["family"], r["file"], r["seed"]): r for r in json.loads(earlier.read_text())["rows"]}
+    before = {(r["family"], r["file"], r["seed"]): r for r in known_rows}
     result = []
     for row in rows:
         known = before.get((row.family, row.file, row.seed))
         if known is None:
             continue
         if abs(known["cost_ratio"] - row.cost_ratio) > 1e-6 * row.cost_ratio:
-            raise InvalidInputError(f"{earlier}: was measured on other traces of these names; measure again")
+            raise InvalidInputError("--add: was measured on other traces of these names; measure again")
         result.append(dataclasses.replace(row, runs={**known["runs"], **row.runs}))
-    print(f"{len(result)} of {len(rows)} traces are in {earlier}", file=sys.stderr)
+    print(f"{len(result)} of {len(rows)} traces were measured before", file=sys.stderr)
     return result
 
 
@@ -311,6 +324,7 @@ def main() -> None:
         check_policy(name)
         if variant not in ("", *ABLATIONS) and not (variant == "warm-up" and name in GRIDS):
             parser.error(f"--policy {policy}: {variant} is not one of {', '.join(ABLATIONS)}, warm-up")
+    earlier = rows_in(args.add) if args.add else []
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     def progress(done: int, of: int) -> None:
@@ -318,7 +332,7 @@ def main() -> None:
 
     rows = measure(policies, args.per_family, args.workers, progress)
     if args.add:
-        rows = merged(rows, args.add)
+        rows = merged(rows, earlier)
     table = summary(rows)
     show(table)
     found = duels(rows) if OURS in table and any(name in RIVALS for name in table) else []
@@ -329,4 +343,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OpportuneError as error:
+        sys.exit(f"decision: {error}")
