@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from torch import nn
 
 from policy.features import features_of
@@ -191,11 +192,15 @@ def build(recipe: Recipe, env: LLMVecEnv) -> Any:
         "seed": recipe.seed,
         "device": "cpu",
     }
+    model: Any
     if recipe.observation == "paper":
         shape = {"features_extractor_class": PaperExtractor, "net_arch": [64, 64]}
-        return PPO("MlpPolicy", env, policy_kwargs=shape, **common)
-    shape = {"net_arch": {"pi": [64], "vf": [64]}, "activation_fn": nn.ReLU}
-    return ForetellingPPO(AsymmetricPolicy, env, policy_kwargs=shape, **common)
+        model = PPO("MlpPolicy", env, policy_kwargs=shape, **common)
+    else:
+        shape = {"net_arch": {"pi": [64], "vf": [64]}, "activation_fn": nn.ReLU}
+        model = ForetellingPPO(AsymmetricPolicy, env, policy_kwargs=shape, **common)
+    model.set_logger(Logger(None, []))  # the library's own makes a temporary directory for every round
+    return model
 
 
 def going_on(env: Dynamics, outcome: Step) -> Floats:
