@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policy.history import Floats, History, Retrain
 from shared.contracts import CLOUDS, Cloud, JobRecord, JobStatus, MetricWindow, Series, slot_of
@@ -35,6 +36,8 @@ __all__ = [
 
 #: a decision needs all of these; the two counters are for reports
 REQUIRED: Final = ("cpu", "memory", "request_rate", "latency", "bleu", "accuracy")
+#: those of them that are of one model
+_QUALITY: Final = ("bleu", "accuracy")
 
 #: samples the rolling average spans: outliers are damped, a swap shows within two slots
 SMOOTHING_STEPS: Final = 3
@@ -123,6 +126,36 @@ def _present(series: Series) -> tuple[Floats, Floats]:
     return times[present], values[present]
 
 
+def _of_each_model(
+    times: Floats, values: Floats, grid_s: Floats, max_gap_s: float, swaps: Sequence[tuple[float, float]]
+) -> Floats:
+    """As `_filled`, but no line is drawn from one model to the next, and what is measured in a swap is of neither."""
+    filled = np.full(len(grid_s), np.nan)
+    begun = -math.inf
+    for ended, next_begun in [*swaps, (math.inf, math.inf)]:
+        of_it = (times >= begun) & (times <= ended)
+        slots = (grid_s >= begun) & (grid_s <= ended)
+        if of_it.any():
+            filled[slots] = _filled(times[of_it], values[of_it], grid_s[slots], max_gap_s)
+        begun = next_begun
+    return filled
+
+
+def swaps_of(jobs: Sequence[JobRecord], step_s: float) -> list[tuple[float, float]]:
+    """(from, to) in Unix seconds of every change of the serving model, in which a measurement may be of either.
+
+    From the end of training, as the first endpoint may swap at once, until a slot after the last one has: what is
+    scraped may be as old as that.
+    """
+    swaps = []
+    for record in jobs:
+        swapped = record.status is JobStatus.LIVE
+        if swapped or record.status is JobStatus.ACCEPTED:
+            trained_s = record.updated_s if record.finished_s is None else record.finished_s
+            swaps.append((trained_s, record.updated_s + step_s if swapped else math.inf))
+    return sorted(swaps)
+
+
 def _filled(times: Floats, values: Floats, grid_s: Floats, max_gap_s: float) -> Floats:
     """As `interpolate`, of at least one sample."""
     after = np.searchsorted(times, grid_s, side="left")
@@ -149,17 +182,20 @@ def window_of(settings: Settings, now_s: float) -> tuple[float, float]:
 def history_of(window: MetricWindow, jobs: Sequence[JobRecord], settings: Settings, now_s: float) -> History:
     """What a decider may see, one entry per decision slot; the last is the present.
 
-    The history starts where every required metric has begun; slots inside it that stay empty are NaN.
+    The history starts where every required metric has begun; slots inside it that stay empty are NaN, as is quality
+    where it may be of one model or the next. A model's first slot is the first in which it was measured.
 
     Raises:
         NoSamplesError: a required metric has no sample in the window.
-        MetricsError: a required metric is stale, or fewer than three slots are known.
+        MetricsError: a required metric is stale, fewer than three slots are known, or the serving model was not
+            measured yet.
     """
     step_s = window.step_s
     max_age_s = settings.max_metric_age_slots * step_s
     steps = max(1, round((window.end_s - window.start_s) / step_s) + 1)
     grid_s = window.end_s - step_s * np.arange(steps - 1, -1, -1, dtype=np.float64)
     columns: dict[str, Floats] = {}
+    swaps = swaps_of(jobs, step_s)
     for name in REQUIRED:
         times, values = _present(window.series.get(name, Series((), ())))
         if not len(times):
@@ -170,15 +206,25 @@ def history_of(window: MetricWindow, jobs: Sequence[JobRecord], settings: Settin
                 f"{name} is stale: its last sample is {age_s:.0f} s old, the limit is {max_age_s:.0f} s; "
                 "is the serving container scraped?"
             )
-        columns[name] = _filled(times, values, grid_s, max(MAX_GAP_SLOTS * step_s, max_age_s))
+        of_one = swaps if name in _QUALITY else []
+        columns[name] = _of_each_model(times, values, grid_s, max(MAX_GAP_SLOTS * step_s, max_age_s), of_one)
         # a sample younger than the limit speaks for the present, also where the grid lies a little after it
-        if not math.isfinite(columns[name][-1]):
+        if not math.isfinite(columns[name][-1]) and times[-1] >= max((to for _, to in of_one), default=-math.inf):
             columns[name][-1] = values[-1]
     first = max(int(np.argmax(np.isfinite(column))) for column in columns.values())
     if steps - first < SMOOTHING_STEPS:
         raise MetricsError(f"only {steps - first} slots of metrics so far, {SMOOTHING_STEPS} are needed; wait")
     start_s = float(grid_s[first])
     kept = steps - first
+    measured = np.isfinite(columns["bleu"][first:] + columns["accuracy"][first:])
+    retrains = retrains_of(jobs, settings, start_s, step_s, measured)
+    in_flight = any(is_in_flight(record) for record in jobs)
+    newest = max((r for r in jobs if r.status is JobStatus.LIVE), key=lambda r: r.updated_s, default=None)
+    if newest is not None and not in_flight and not measured[max(0, _first_slot(newest, start_s, step_s)) :].any():
+        raise MetricsError(
+            f"{newest.model_version} serves since {now_s - newest.updated_s:.0f} s and no labelled answer of it has "
+            "been measured yet; what it is worth is not known"
+        )
     return History(
         # as fast as the clock runs in a demo, money is lost and hours are trained
         step_minutes=step_s * settings.time_scale / 60.0,
@@ -191,8 +237,8 @@ def history_of(window: MetricWindow, jobs: Sequence[JobRecord], settings: Settin
         memory=columns["memory"][first:],
         price_usd_per_hour=np.tile([settings.price_usd_per_hour(cloud) for cloud in CLOUDS], (kept, 1)),
         train_hours=train_hours_of(jobs, settings),
-        retrains=retrains_of(jobs, settings, start_s, step_s),
-        in_flight=any(is_in_flight(record) for record in jobs),
+        retrains=retrains,
+        in_flight=in_flight,
     )
 
 
@@ -217,20 +263,33 @@ def is_in_flight(record: JobRecord) -> bool:
     return record.status in (JobStatus.CLAIMED, JobStatus.TRAINING, JobStatus.SUCCEEDED, JobStatus.ACCEPTED)
 
 
-def retrains_of(jobs: Sequence[JobRecord], settings: Settings, start_s: float, step_s: float) -> tuple[Retrain, ...]:
-    """Job records as retrains on the history's grid, oldest first; steps before its start are negative."""
+def retrains_of(
+    jobs: Sequence[JobRecord], settings: Settings, start_s: float, step_s: float, measured: NDArray[np.bool_]
+) -> tuple[Retrain, ...]:
+    """Job records as retrains on the history's grid, oldest first; steps before its start are negative.
+
+    A model goes live with the first of the `measured` slots, (steps,), that is its own.
+    """
     retrains = []
     for record in sorted(jobs, key=lambda r: r.job.slot_s):
-        live = record.updated_s if record.status is JobStatus.LIVE else None
+        live = _first_slot(record, start_s, step_s) if record.status is JobStatus.LIVE else None
+        if live is not None and live >= 0:
+            own = np.flatnonzero(measured[live:])
+            live = live + int(own[0]) if len(own) else None
         retrains.append(
             Retrain(
                 started=round((record.job.slot_s - start_s) / step_s),
                 cloud=CLOUDS.index(record.job.cloud),
-                live=None if live is None else math.ceil((live - start_s) / step_s),
+                live=live,
                 cost_usd=cost_usd(record, settings),
             )
         )
     return tuple(retrains)
+
+
+def _first_slot(record: JobRecord, start_s: float, step_s: float) -> int:
+    """The first slot in which all that is measured is of the job's model."""
+    return math.ceil((record.updated_s + step_s - start_s) / step_s)
 
 
 def cost_usd(record: JobRecord, settings: Settings) -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -100,11 +101,54 @@ def test_job_records_become_retrains_on_the_grid(record: Callable[..., JobRecord
         on_azure(JobStatus.REJECTED, END - 8 * STEP, END - 7 * STEP),
     )
     seen = history_of(window(), jobs, SETTINGS, END)
-    assert [(r.started, r.live, r.cloud) for r in seen.retrains] == [(-91, -81, 1), (1, None, 1), (4, 7, 1)]
+    # live at step 7; what is scraped may be a slot old, so the first measurement of it is in step 8
+    assert [(r.started, r.live, r.cloud) for r in seen.retrains] == [(-91, -80, 1), (1, None, 1), (4, 8, 1)]
     assert seen.retrains[2].cost_usd == 0.3
     assert seen.retrains[0].cost_usd == pytest.approx(0.752 * 0.25)
-    assert seen.serving == (4, 7)
+    assert seen.serving == (4, 8)
     assert history_of(window(), (record(JobStatus.TRAINING, END, END),), SETTINGS, END).in_flight
+
+
+def at(step: float) -> float:
+    """The time of a step of `window`, which has ten."""
+    return END - (9 - step) * STEP
+
+
+def swapped(old: Sequence[float], new: Sequence[float]) -> MetricWindow:
+    """Quality 0.4 measured at the steps `old`, 0.9 at the steps `new`."""
+    scraped = Series(tuple(at(k) for k in (*old, *new)), (0.4,) * len(old) + (0.9,) * len(new))
+    return window({"bleu": scraped, "accuracy": scraped})
+
+
+def test_a_model_is_not_credited_with_what_was_measured_of_the_one_before_it(
+    record: Callable[..., JobRecord],
+) -> None:
+    """Trained by step 4.5, on every endpoint by 5.4: the old one's 0.4 at step 6 is a late scrape."""
+    job = msgspec.structs.replace(record(JobStatus.LIVE, at(1), at(5.4)), finished_s=at(4.5))
+    seen = history_of(swapped(range(7), (7, 8, 9)), (job,), SETTINGS, END)
+    np.testing.assert_array_equal(seen.bleu, [0.4] * 5 + [math.nan] * 2 + [0.9] * 3)
+    np.testing.assert_array_equal(seen.cpu, [0.4] * 10)
+    assert seen.serving == (1, 7)
+    # labels that are late: no line is drawn from the one to the other, and it begins where it was measured first
+    seen = history_of(swapped(range(5), (8.9,)), (job,), SETTINGS, END)
+    np.testing.assert_array_equal(seen.bleu, [0.4] * 5 + [math.nan] * 4 + [0.9])
+    assert seen.serving == (1, 9)
+
+
+def test_a_model_that_nobody_has_measured_is_held(record: Callable[..., JobRecord]) -> None:
+    finished = {"finished_s": at(4.5), "model_version": "mabc"}
+    job = msgspec.structs.replace(record(JobStatus.LIVE, at(1), at(5.4)), **finished)
+    unmeasured = swapped(range(7), ())
+    with pytest.raises(MetricsError, match=r"^mabc serves since 216 s and no labelled answer"):
+        history_of(unmeasured, (job,), SETTINGS, END)
+    # while endpoints swap, and while a job runs, there is nothing to decide; quality is unknown, not the last one
+    accepted = msgspec.structs.replace(record(JobStatus.ACCEPTED, at(1), at(5.4)), **finished)
+    running = record(JobStatus.TRAINING, at(7), at(7))
+    for jobs in ((accepted,), (job, running)):
+        seen = history_of(unmeasured, jobs, SETTINGS, END)
+        np.testing.assert_array_equal(seen.bleu, [0.4] * 5 + [math.nan] * 5)
+        assert seen.in_flight
+        assert seen.serving == (0, 0)
 
 
 def test_every_query_is_filled_in() -> None:
