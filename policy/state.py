@@ -43,6 +43,8 @@ _QUALITY: Final = ("bleu", "accuracy")
 SMOOTHING_STEPS: Final = 3
 #: the longest gap (in slots) that is filled by a straight line
 MAX_GAP_SLOTS: Final = 4.0
+#: what is scraped at a slot is at most this old, in slots; a little less than one, as ticks come a little after theirs
+_SCRAPE_AGE_SLOTS: Final = 0.9
 #: a cloud's last retrains, whose median says how long the next one takes
 REMEMBERED_RETRAINS: Final = 3
 #: decision steps in which redeployments are counted
@@ -144,15 +146,14 @@ def _of_each_model(
 def swaps_of(jobs: Sequence[JobRecord], step_s: float) -> list[tuple[float, float]]:
     """(from, to) in Unix seconds of every change of the serving model, in which a measurement may be of either.
 
-    From the end of training, as the first endpoint may swap at once, until a slot after the last one has: what is
-    scraped may be as old as that.
+    From the end of training, as the first endpoint may swap at once, until the last one has and has been scraped.
     """
     swaps = []
     for record in jobs:
         swapped = record.status is JobStatus.LIVE
         if swapped or record.status is JobStatus.ACCEPTED:
             trained_s = record.updated_s if record.finished_s is None else record.finished_s
-            swaps.append((trained_s, record.updated_s + step_s if swapped else math.inf))
+            swaps.append((trained_s, record.updated_s + _SCRAPE_AGE_SLOTS * step_s if swapped else math.inf))
     return sorted(swaps)
 
 
@@ -222,7 +223,7 @@ def history_of(window: MetricWindow, jobs: Sequence[JobRecord], settings: Settin
     newest = max((r for r in jobs if r.status is JobStatus.LIVE), key=lambda r: r.updated_s, default=None)
     if newest is not None and not in_flight and not measured[max(0, _first_slot(newest, start_s, step_s)) :].any():
         raise MetricsError(
-            f"{newest.model_version} serves since {now_s - newest.updated_s:.0f} s and no labelled answer of it has "
+            f"{newest.model_version} has served for {now_s - newest.updated_s:.0f} s and no labelled answer of it has "
             "been measured yet; what it is worth is not known"
         )
     return History(
@@ -289,7 +290,7 @@ def retrains_of(
 
 def _first_slot(record: JobRecord, start_s: float, step_s: float) -> int:
     """The first slot in which all that is measured is of the job's model."""
-    return math.ceil((record.updated_s + step_s - start_s) / step_s)
+    return math.ceil((record.updated_s - start_s) / step_s + _SCRAPE_AGE_SLOTS)
 
 
 def cost_usd(record: JobRecord, settings: Settings) -> float:

@@ -119,8 +119,8 @@ def test_a_recorded_fall_is_answered_while_it_is_still_going_on() -> None:
 
 def test_a_second_fall_is_answered_sooner_when_no_measurement_is_of_the_wrong_model() -> None:
     """As `history_of` gives that loop: slots in which endpoints swapped are missing. With the old model's 0.36 counted
-    as the new one's first, its rise looks like one that came by itself: seven trainings of nearly this recipe held
-    for 4 to 30 slots then, and answer within 4 so.
+    as the new one's first, its rise looks like one that came by itself: nine trainings of nearly this recipe held
+    for 3 to 33 slots and more then, and answer after one to three so.
     """
     policy = load_policy("ppo")
     known = np.array(RECORDED)

@@ -129,6 +129,9 @@ def test_a_model_is_not_credited_with_what_was_measured_of_the_one_before_it(
     np.testing.assert_array_equal(seen.bleu, [0.4] * 5 + [math.nan] * 2 + [0.9] * 3)
     np.testing.assert_array_equal(seen.cpu, [0.4] * 10)
     assert seen.serving == (1, 7)
+    # what a tick finds a little after its slot is scraped by the next one
+    job = msgspec.structs.replace(job, updated_s=at(5.05))
+    assert history_of(swapped(range(6), (6, 7, 8, 9)), (job,), SETTINGS, END).serving == (1, 6)
     # labels that are late: no line is drawn from the one to the other, and it begins where it was measured first
     seen = history_of(swapped(range(5), (8.9,)), (job,), SETTINGS, END)
     np.testing.assert_array_equal(seen.bleu, [0.4] * 5 + [math.nan] * 4 + [0.9])
@@ -139,7 +142,7 @@ def test_a_model_that_nobody_has_measured_is_held(record: Callable[..., JobRecor
     finished = {"finished_s": at(4.5), "model_version": "mabc"}
     job = msgspec.structs.replace(record(JobStatus.LIVE, at(1), at(5.4)), **finished)
     unmeasured = swapped(range(7), ())
-    with pytest.raises(MetricsError, match=r"^mabc serves since 216 s and no labelled answer"):
+    with pytest.raises(MetricsError, match=r"^mabc has served for 216 s and no labelled answer"):
         history_of(unmeasured, (job,), SETTINGS, END)
     # while endpoints swap, and while a job runs, there is nothing to decide; quality is unknown, not the last one
     accepted = msgspec.structs.replace(record(JobStatus.ACCEPTED, at(1), at(5.4)), **finished)
