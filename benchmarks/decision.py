@@ -1,7 +1,7 @@
 """Retrain policies over drift families and cost ratios: J/J*, retrains, quality.
 
-    python -m benchmarks.decision [--per-family 40] [--policy NAME|FILE.onnx]... [--ablations] [--json FILE]
-                                  [--add EARLIER.json]
+    python -m benchmarks.decision [--per-family 40] [--family NAME]... [--policy NAME|FILE.onnx]...
+                                  [--ablations] [--json FILE] [--add EARLIER.json]
 
 The traces are the project's own test set (seeds that nothing is trained or tuned on; families marked * are not
 trained on at all), the family shaped after the real matrices, and those themselves, each at three prices; the last two
@@ -45,6 +45,7 @@ FIRST_SEED: Final = 900_000
 REAL: Final = Path(__file__).parents[1] / "policy" / "training" / "real"
 #: groups that are no part of the means over everything
 APART: Final = ("real", *LIKE_REAL)
+EVERY: Final = (*FAMILIES, *HELD_OUT, *LIKE_REAL)
 #: cost of a retrain on a real matrix, in units of one point of quality for one step
 REAL_RATIOS: Final = (0.5, 2.0, 8.0)
 #: reported buckets of cost ratios
@@ -71,10 +72,11 @@ class Row:
     runs: dict[str, list[float]]
 
 
-def jobs_of(per_family: int) -> list[Job]:
-    """The test set, then the real matrices."""
-    families = (*FAMILIES, *HELD_OUT, *LIKE_REAL)
+def jobs_of(per_family: int, families: Sequence[str]) -> list[Job]:
+    """The test set, then the real matrices; of some families alone, those."""
     generated = [(family, "", FIRST_SEED + k) for family in families for k in range(per_family)]
+    if tuple(families) != EVERY:
+        return generated
     real = [("real", str(file), index) for file in sorted(REAL.glob("*.npz")) for index in range(len(REAL_RATIOS))]
     return [*generated, *real]
 
@@ -139,9 +141,10 @@ def network_of(name: str) -> NetworkPolicy | None:
     return None
 
 
-def measure(policies: Sequence[str], per_family: int, workers: int, progress: Callable[[int, int], None]) -> list[Row]:
+def measure(
+    policies: Sequence[str], jobs: Sequence[Job], workers: int, progress: Callable[[int, int], None]
+) -> list[Row]:
     """Run everything; in the order of the jobs."""
-    jobs = jobs_of(per_family)
     rows: list[Row] = []
     context = multiprocessing.get_context("spawn")
     chunks = [jobs[k : k + CHUNK] for k in range(0, len(jobs), CHUNK)]
@@ -308,6 +311,7 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--per-family", type=int, default=40)
+    parser.add_argument("--family", action="append", choices=EVERY, help="default: every one, and the real matrices")
     parser.add_argument("--policy", action="append", help="default: every fast rule, ppo, ppo-paper")
     parser.add_argument("--slow", action="store_true", help="with the rivals that take seconds a trace")
     parser.add_argument("--ablations", action="store_true", help="ppo with one thing taken away, each")
@@ -330,7 +334,7 @@ def main() -> None:
     def progress(done: int, of: int) -> None:
         print(f"{done}/{of} traces", file=sys.stderr, flush=True)
 
-    rows = measure(policies, args.per_family, args.workers, progress)
+    rows = measure(policies, jobs_of(args.per_family, args.family or EVERY), args.workers, progress)
     if args.add:
         rows = merged(rows, earlier)
     table = summary(rows)
