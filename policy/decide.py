@@ -61,6 +61,8 @@ def decide(window: MetricWindow | MetricsError, context: DecisionContext, policy
             guards.append(_guard("out-of-distribution", evaluation.action, reason))
     except MetricsError as exc:
         guards.append(_guard("metrics", Action.HOLD, f"hold: {exc}"))
+        if facts.paused is not None:  # what an operator asked for is said, whatever else is missing
+            guards.append(_guard("paused", Action.HOLD, facts.stopped()))
     action, spoken = apply(evaluation.action, facts)
     guards += spoken
     job_id = job_id_for(settings.service, context.slot_s)

@@ -51,6 +51,10 @@ class Facts:
         """Whether AWS, Azure can train now."""
         return "aws" not in self.unavailable, "azure" not in self.unavailable
 
+    def stopped(self) -> str:
+        """The operator's pause, in words."""
+        return f"retraining is paused: {self.paused}"
+
     def running(self) -> str:
         """The job in flight, in words."""
         assert self.in_flight is not None
@@ -59,7 +63,7 @@ class Facts:
 
 
 def _paused(action: Action, facts: Facts) -> tuple[Action, str] | None:
-    return None if facts.paused is None else (Action.HOLD, f"retraining is paused: {facts.paused}")
+    return None if facts.paused is None else (Action.HOLD, facts.stopped())
 
 
 def _in_flight(action: Action, facts: Facts) -> tuple[Action, str] | None:

@@ -12,7 +12,7 @@ import pytest
 from policy.decide import DecisionContext, decide, load_policy
 from shared.contracts import Action, JobRecord, JobStatus, MetricWindow, Series, decode, encode
 from shared.contracts import Decision as DecisionRecord
-from shared.errors import MetricsUnavailableError
+from shared.errors import MetricsError, MetricsUnavailableError
 from shared.settings import Settings
 
 NOW = 1_700_000_040.0
@@ -112,6 +112,9 @@ def test_paused_and_watch_mode_record_what_was_wanted() -> None:
     paused = decide(window(GOOD), context(paused="deploy freeze"), ALWAYS)
     assert (paused.wanted, paused.action) == (Action.RETRAIN_AWS, Action.HOLD)
     assert "deploy freeze" in paused.reason
+    blind = decide(MetricsError("nothing scraped"), context(paused="deploy freeze"), ALWAYS)
+    assert "deploy freeze" in blind.reason
+    assert [guard.name for guard in blind.guardrails] == ["metrics", "paused"]
     watching = decide(window(GOOD), context(settings=msgspec.structs.replace(SETTINGS, mode="watch")), ALWAYS)
     assert (watching.mode, watching.wanted, watching.action) == ("watch", Action.RETRAIN_AWS, Action.HOLD)
     assert watching.job_id is None
