@@ -24,6 +24,7 @@ from policy.features import Tracker
 from policy.history import Floats
 from policy.policies import NetworkPolicy
 from policy.training.dynamics import Dynamics, Rules
+from policy.training.evaluate import lived
 from policy.training.generators import FAMILIES
 from policy.training.pool import Pool
 from shared.errors import OpportuneError
@@ -66,17 +67,12 @@ def ratios(kind: type[Dynamics], pool: Pool, network: NetworkPolicy, window: int
     windows = (window, window)
     rules = Rules(in_order=True, failing_share=0.0, unseen_share=1.0, windows=windows, load_spread=0.0)
     env = kind(pool, len(pool), rules, SEED)
-    observed = env.reset()
-    spent, running = np.zeros(len(pool)), np.ones(len(pool), dtype=bool)
-    while running.any():
-        idle = env.in_flight() | ~running
-        if isinstance(env, Missing):
-            idle |= env.swapped
-        outcome = env.step(np.where(idle, 0, network.most_probable(observed)))
-        spent += np.where(running, outcome.cost_usd, 0.0)
-        running &= ~outcome.terminated
-        observed = outcome.observation
-    return np.asarray(spent / pool.optimum_usd)
+
+    def act(observed: Floats) -> NDArray[np.int64]:
+        chosen = network.most_probable(observed)
+        return np.where(env.swapped, 0, chosen) if isinstance(env, Missing) else chosen
+
+    return lived(env, act)[0]
 
 
 def main() -> None:

@@ -33,7 +33,12 @@ def ratios(
     """
     unseen, windows = (0.0, (1, 1)) if window is None else (1.0, (window, window))
     rules = Rules(observation, in_order=True, failing_share=0.0, unseen_share=unseen, windows=windows, load_spread=0.0)
-    env = Dynamics(pool, len(pool), rules, seed)
+    return lived(Dynamics(pool, len(pool), rules, seed), act)
+
+
+def lived(env: Dynamics, act: Callable[[Floats], NDArray[np.int64]]) -> tuple[Floats, NDArray[np.int64]]:
+    """As `ratios`, in an environment whose services live the traces of its pool in order."""
+    pool = env.pool
     observed = env.reset()
     spent, retrains = np.zeros(len(pool)), np.zeros(len(pool), dtype=np.int64)
     running = np.ones(len(pool), dtype=bool)
