@@ -220,6 +220,8 @@ def history_of(window: MetricWindow, jobs: Sequence[JobRecord], settings: Settin
     measured = np.isfinite(columns["bleu"][first:] + columns["accuracy"][first:])
     retrains = retrains_of(jobs, settings, start_s, step_s, measured)
     in_flight = any(is_in_flight(record) for record in jobs)
+    if not measured.any():
+        raise MetricsError("all quality in the window was measured while endpoints swapped models; wait")
     newest = max((r for r in jobs if r.status is JobStatus.LIVE), key=lambda r: r.updated_s, default=None)
     if newest is not None and not in_flight and not measured[max(0, _first_slot(newest, start_s, step_s)) :].any():
         raise MetricsError(

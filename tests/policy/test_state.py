@@ -154,6 +154,12 @@ def test_a_model_that_nobody_has_measured_is_held(record: Callable[..., JobRecor
         assert seen.serving == (0, 0)
 
 
+def test_a_window_without_quality_of_any_one_model_is_held(record: Callable[..., JobRecord]) -> None:
+    accepted = msgspec.structs.replace(record(JobStatus.ACCEPTED, at(-2), at(-0.5)), finished_s=at(-1))
+    with pytest.raises(MetricsError, match=r"^all quality in the window was measured while endpoints swapped"):
+        history_of(swapped(range(10), ()), (accepted,), SETTINGS, END)
+
+
 def test_every_query_is_filled_in() -> None:
     for metric in METRICS:
         text = query(metric, "qa", 0.5)
