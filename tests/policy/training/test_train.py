@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +49,19 @@ def test_the_exported_file_agrees_with_torch_on_ten_thousand_observations(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_seed_repeats_the_training_to_the_last_bit(tmp_path: Path) -> None:
+def test_a_seed_repeats_the_training_to_the_last_bit_and_leaves_no_directories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     weights = []
     for name in ("a", "b"):
         train(Recipe(seed=5, **SMALL), tmp_path / f"{name}.onnx", silent)  # type: ignore[arg-type]
         observed = np.random.default_rng(0).random((50, 6))
         weights.append(NetworkPolicy(tmp_path / f"{name}.onnx", name).probabilities_of(observed))
     np.testing.assert_array_equal(weights[0], weights[1])
+    assert not list(temporary.glob("SB3-*"))  # a directory of the library's for every round
 
 
 def test_batched_scores_are_the_scores_of_the_single_runs() -> None:
