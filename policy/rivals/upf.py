@@ -22,6 +22,8 @@ from policy.training.trace import Trace
 RATIOS: Final = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 #: observations a fit uses at most, drawn at random
 MOST: Final = 400
+#: parts of the cross-validation; fewer observations cannot be fitted
+FOLDS: Final = 3
 #: steps between two fits
 REFIT: Final = 8
 DRAWS: Final = 200
@@ -50,7 +52,7 @@ class Upf:
         self._variance = 1.0
 
     def decide(self, history: History) -> int:
-        """Compare the two forecasts; hold where nothing was measured yet."""
+        """Compare the two forecasts; hold where too little was measured yet."""
         if history.t < self._until:
             return self._before.decide(history)
         first = self._first_model(history)
@@ -58,6 +60,8 @@ class Upf:
             return 0
         if self._fitted_at is None or history.t - self._fitted_at >= REFIT:
             self._fit(history, first)
+        if self._model is None:
+            return 0
         cloud = history.cheapest_action() - 1
         delay = max(1, int(np.ceil(60.0 * history.train_hours[cloud] / history.step_minutes - 1e-6)))
         ahead = history.t + 1 + np.arange(self._until)
@@ -92,11 +96,13 @@ class Upf:
                 pairs.append(np.stack([np.full(len(seen), model), seen]))
                 errors.append(1.0 - quality[seen])
         both, target = np.concatenate(pairs, axis=1), np.concatenate(errors)
+        if len(target) < FOLDS:
+            return
         if len(target) > MOST:
             kept = self._rng.choice(len(target), MOST, replace=False)
             both, target = both[:, kept], target[kept]
         features = self._features(both[0], both[1], first)
-        self._model = ElasticNetCV(l1_ratio=list(RATIOS), alphas=25, cv=3, tol=1e-3, max_iter=5000).fit(
+        self._model = ElasticNetCV(l1_ratio=list(RATIOS), alphas=25, cv=FOLDS, tol=1e-3, max_iter=5000).fit(
             features, target
         )
         self._variance = float(np.mean((self._model.predict(features) - target) ** 2))

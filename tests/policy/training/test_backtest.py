@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policy.rivals.registry import make
+from policy.rivals.registry import RIVALS, make
 from policy.rivals.warm_up import WarmedUp, warm_up_of
-from policy.training.backtest import Run, backtest, decider_for
+from policy.training.backtest import NETWORKS, ORACLE, PROBING, Run, backtest, decider_for
 from policy.training.generators import generate
 from policy.training.probe import PRICE_SHARE
 from policy.training.replay import replay
@@ -42,6 +42,15 @@ def test_runs_can_be_scored_again_from_their_decisions(files: list[str]) -> None
         assert again.mean_quality == pytest.approx(run.mean_quality)
         assert run.cost_usd >= run.oracle_cost_usd - 1e-9
         assert len(run.decisions) == trace.steps
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_every_policy_takes_the_shortest_of_traces(tmp_path: Path, steps: int) -> None:
+    path = tmp_path / "short.npz"
+    generate("sudden", 5, steps=60).cut(steps).save(path)
+    for run in backtest([str(path)], [*NETWORKS, PROBING, *RIVALS, ORACLE], workers=1):
+        assert len(run.decisions) == steps
+        assert run.cost_usd >= run.oracle_cost_usd - 1e-9
 
 
 def test_decisions_are_zero_while_a_job_is_in_flight(files: list[str]) -> None:
