@@ -20,7 +20,7 @@ import numpy as np
 
 from policy.policies import NetworkPolicy, load_policy
 from policy.training.evaluate import ratios
-from policy.training.generators import FAMILIES, LIKE_REAL, generate
+from policy.training.generators import APART, FAMILIES, generate
 from policy.training.pool import Pool
 from shared.errors import InvalidInputError, OpportuneError
 
@@ -59,14 +59,14 @@ def score(network: NetworkPolicy, pool: Pool, window: int | None = None) -> Scor
 def validate(name: str, per_family: int, window: int | None = None) -> Scores:
     """Score one trained policy."""
     network = network_of(name)
-    return {family: score(network, traces_of(family, per_family), window) for family in (*FAMILIES, *LIKE_REAL)}
+    return {family: score(network, traces_of(family, per_family), window) for family in (*FAMILIES, *APART)}
 
 
 def show(results: dict[str, Scores]) -> None:
     """The tables, in Markdown."""
     lasting = [family for family in FAMILIES if family not in PASSING]
-    print(f"| policy | ten families | without {' and '.join(PASSING)} | {' | '.join((*FAMILIES, *LIKE_REAL))} |")
-    print("|---" * (3 + len(FAMILIES) + len(LIKE_REAL)) + "|")
+    print(f"| policy | ten families | without {' and '.join(PASSING)} | {' | '.join((*FAMILIES, *APART))} |")
+    print("|---" * (3 + len(FAMILIES) + len(APART)) + "|")
     for name, scores in results.items():
         means = [np.mean([scores[family][0] for family in chosen]) for chosen in (FAMILIES, lasting)]
         cells = [

@@ -20,7 +20,7 @@ import numpy as np
 
 from policy.rivals.registry import make
 from policy.rivals.tuned import TUNED_FILE, bucket_of, load
-from policy.training.generators import FAMILIES, LIKE_REAL, generate
+from policy.training.generators import FAMILIES, generate
 from policy.training.replay import replay
 from policy.training.score import oracle, run_cost
 from policy.training.trace import Trace
@@ -29,6 +29,8 @@ from policy.training.trace import Trace
 EDGES: Final = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
 #: first seed of the traces that rules are tuned on
 FIRST_SEED: Final = 700_000
+#: families of those traces
+TUNED_ON: Final = (*FAMILIES, "turnover")
 
 #: parameters under which a rule never fires; its J/J* is that of `never`, so it need not be replayed
 SILENT: Final[dict[str, dict[str, float]]] = {
@@ -85,7 +87,7 @@ def score_trace(family: str, seed: int, rules: Sequence[str]) -> tuple[float, di
 
 def tune(per_family: int, workers: int, chosen: Sequence[str], before: dict[str, Any]) -> dict[str, Any]:
     """The document that goes into tuned.json. Rules that are not `chosen` keep what `before` says."""
-    jobs = [(family, FIRST_SEED + k, chosen) for k in range(per_family) for family in (*FAMILIES, *LIKE_REAL)]
+    jobs = [(family, FIRST_SEED + k, chosen) for k in range(per_family) for family in TUNED_ON]
     results: list[tuple[float, dict[str, list[float]]]] = []
     begin = time.monotonic()
     with ProcessPoolExecutor(workers) as pool:

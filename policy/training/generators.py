@@ -1,4 +1,4 @@
-"""Randomised drift traces: ten families to train on, one shaped after what was measured (`LIKE_REAL`), two (`HELD_OUT`)
+"""Randomised drift traces: ten families to train on, two more that are made otherwise (`APART`), and two (`HELD_OUT`)
 that training never sees.
 
 Every trace is built from the same few parts, drawn afresh:
@@ -38,7 +38,8 @@ class Spread:
     """How much services differ in everything but how they drift: (low, high) of uniform or log-uniform draws."""
 
     cost_usd: tuple[float, float] = (0.5, 100.0)  # of one retrain, log-uniform
-    longest_steps: int = 6  # a retrain takes 1 to this many steps
+    longest_steps: int = 6  # a retrain takes 1 to this many steps, on each cloud for itself
+    alike: bool = False  # or, log-uniform, about as many on both
     level: tuple[float, float] = (0.78, 0.95)  # quality of a fresh model
     depth: tuple[float, float] = (0.3, 0.7)  # what a model loses in a world that it knows nothing of
     noise_sd: tuple[float, float] = (0.01, 0.05)
@@ -54,6 +55,7 @@ USUAL: Final = Spread()
 WIDE: Final = Spread(
     cost_usd=(0.2, 200.0),
     longest_steps=16,
+    alike=True,
     level=(0.4, 0.95),
     depth=(0.3, 1.0),
     noise_sd=(0.0, 0.08),
@@ -70,6 +72,17 @@ SHORT: Final = Spread(
     steps=(24, 96),
     luck_sd=(0.01, 0.08),
     fade=0.5,
+)
+#: drift as in a textbook, at any speed and price, measured well or badly
+CLEAN: Final = Spread(
+    cost_usd=(0.2, 30.0),
+    longest_steps=16,
+    alike=True,
+    level=(0.5, 1.0),
+    depth=(0.4, 1.0),
+    noise_sd=(0.0, 0.04),
+    steps=(24, MAX_STEPS),
+    luck_sd=(0.0005, 0.02),
 )
 #: retrains that are cheap beside what they bring, as on one small GPU instance
 CHEAP: Final = Spread(cost_usd=(0.5, 8.0), longest_steps=16)
@@ -225,6 +238,26 @@ def turnover(rng: np.random.Generator, steps: int) -> Floats:
     return np.asarray(-np.log(np.where(later, 1.0, np.maximum(known, 1e-9))))
 
 
+def textbook(rng: np.random.Generator, steps: int) -> Floats:
+    """What a model loses grows with its age, or with the way of a world that never turns back, until nothing is left.
+
+    Evenly, faster or slower with time, or in equal jumps. Distances, (T, T), with a loss in proportion.
+    """
+    span = float(np.exp(rng.uniform(np.log(0.15), np.log(6.0))))  # what would be lost from the first to the last step
+    power = float(np.exp(rng.uniform(np.log(0.4), np.log(2.5)))) if rng.random() < 0.5 else 1.0
+    share = np.arange(steps) / steps
+    if rng.random() < 0.4:
+        age = np.abs(share[None, :] - share[:, None])
+        lost = span * age**power
+    else:
+        way = span * share**power
+        if rng.random() < 0.35:
+            jumps = int(rng.integers(2, 16))
+            way = span * np.floor(share * jumps + rng.random()) / jumps
+        lost = distances(way[:, None], int(rng.integers(1, 5)))
+    return np.asarray(-np.log(np.maximum(1.0 - lost, 1e-9)))
+
+
 def halting(rng: np.random.Generator, steps: int, dimensions: int) -> Floats:
     """The world moves at a steady pace, rests, and moves on, in spells of any length. Held out of training."""
     pace = float(np.exp(rng.uniform(np.log(0.004), np.log(0.03))))
@@ -260,8 +293,13 @@ FAMILIES: Final[dict[str, Movement]] = {
     "seasonal": seasonal,
     "transient": transient,
 }
-#: shaped after the real matrices, with a spread of their own; policies train on these too
-LIKE_REAL: Final[dict[str, Callable[[np.random.Generator, int], Floats]]] = {"turnover": turnover}
+#: how far what model i knows is from the world at step j, (T, T), of random numbers and steps
+Distances = Callable[[np.random.Generator, int], Floats]
+#: families without a place where the world is, each with a spread of its own; policies train on these too
+APART: Final[dict[str, tuple[Distances, Spread]]] = {
+    "turnover": (turnover, SHORT),  # shaped after the real matrices
+    "textbook": (textbook, CLEAN),
+}
 #: families that no policy is trained or tuned on
 HELD_OUT: Final[dict[str, Movement]] = {
     "halting": halting,
@@ -283,8 +321,13 @@ def _load(rng: np.random.Generator, steps: int) -> tuple[Floats, Floats, Floats,
 
 def _prices(rng: np.random.Generator, steps: int, spread: Spread) -> tuple[Floats, Floats]:
     """(T, 2) prices that revert to a mean, and the hours one retrain takes on each cloud."""
+    if spread.alike:
+        taken = np.exp(rng.uniform(0.0, np.log(spread.longest_steps))) * rng.uniform(0.8, 1.25, 2)
+        delays = np.clip(np.round(taken), 1, spread.longest_steps)
+    else:
+        delays = rng.integers(1, spread.longest_steps + 1, 2)
     # a hair less than whole steps: rounding must not add one
-    hours = rng.integers(1, spread.longest_steps + 1, 2) / 6.0 - 1e-7
+    hours = delays / 6.0 - 1e-7
     cost = np.exp(rng.uniform(*np.log(spread.cost_usd))) * rng.uniform(0.8, 1.2, 2)
     memory, shock = rng.uniform(0.75, 0.95, 2), rng.uniform(0.06, 0.18, 2)
     path = _autoregressive(rng.normal(0.0, 0.15, 2), rng.normal(0.0, 1.0, (steps, 2)) * shock, memory)
@@ -292,21 +335,21 @@ def _prices(rng: np.random.Generator, steps: int, spread: Spread) -> tuple[Float
 
 
 def generate(family: str, seed: int, steps: int | None = None, spread: Spread = USUAL) -> Trace:
-    """One random trace of a family; the same seed gives the same trace. Those of `LIKE_REAL` are always `SHORT`.
+    """One random trace of a family; the same seed gives the same trace. Those of `APART` have their own spread.
 
     Raises:
         InvalidInputError: no such family.
     """
     movements = {**FAMILIES, **HELD_OUT}
-    names = [*movements, *LIKE_REAL]
+    names = [*movements, *APART]
     if family not in names:
         raise InvalidInputError(f"no drift family {family!r}; choose from: {', '.join(names)}")
-    if family in LIKE_REAL:
-        spread = SHORT
+    if family in APART:
+        spread = APART[family][1]
     rng = np.random.default_rng([seed, names.index(family)])
     length = steps or int(rng.integers(spread.steps[0], spread.steps[1] + 1))
-    if family in LIKE_REAL:
-        distance = LIKE_REAL[family](rng, length)
+    if family in APART:
+        distance = APART[family][0](rng, length)
     else:
         position = movements[family](rng, length, int(rng.integers(*DIMENSIONS)))
         # a regime is learnt at once

@@ -5,7 +5,6 @@ One recipe is a frozen `Recipe`; `PRESETS` holds the ones that made the shipped 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import time
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from policy.training.environment import LLMVecEnv
 from policy.training.evaluate import calibrate
 from policy.training.export import actor_probabilities, export
 from policy.training.foresight import ForetellingPPO
-from policy.training.generators import CHEAP, FAMILIES, LIKE_REAL, USUAL, Spread
+from policy.training.generators import CHEAP, FAMILIES, USUAL, Spread
 from policy.training.networks import STREAMS, AsymmetricPolicy, MultiStream, PaperExtractor, actor
 from policy.training.pool import Pool, training_pool
 
@@ -38,8 +37,8 @@ _SCALE: Final[dict[Reward, float]] = {"usd": 0.1, "regret": 20.0, "paper": 0.1}
 
 #: rollouts between two saves
 _SAVE_EVERY: Final = 10
-#: traces on which the readiness to retrain is chosen; no more than are trained on
-CALIBRATION_TRACES: Final = 1000
+#: traces of each family on which the readiness to retrain is chosen; no more than are trained on
+CALIBRATION_TRACES: Final = 200
 #: the weights are averaged over this last share of the training
 AVERAGED_SHARE: Final = 0.25
 
@@ -88,6 +87,7 @@ SHARES: Final = {
     "seasonal": 3,
     "transient": 2,
     "turnover": 4,
+    "textbook": 4,
 }
 
 PRESETS: Final[dict[str, Recipe]] = {
@@ -95,7 +95,7 @@ PRESETS: Final[dict[str, Recipe]] = {
         seed=1,
         steps=1_500_000,
         traces=400,
-        families=(*FAMILIES, *LIKE_REAL),
+        families=(*FAMILIES, "turnover"),
         spread=CHEAP,
         services=512,
         n_steps=32,
@@ -266,7 +266,7 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
     began = time.monotonic()
     rules = rules_of(recipe)
     digest = hashlib.sha256()
-    learning_s, steps_done, shift, ratio, averaged = 0.0, 0, 0.0, 0.0, False
+    learning_s, steps_done, shift, ratio = 0.0, 0, 0.0, 0.0
     model: Any = None
 
     def save() -> dict[str, Any]:
@@ -277,7 +277,6 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
             "steps_per_second": round(steps_done / learning_s) if learning_s else 0,
             "seconds": round(time.monotonic() - began),
             "retrain_shift": shift,
-            "averaged": averaged,
             "judged_ratio": round(ratio, 4),
             "agreement": agreement,
         }
@@ -305,19 +304,14 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
         model.learn(recipe.steps // recipe.rounds, callback=report)
         learning_s += time.monotonic() - started
         steps_done += int(model.num_timesteps)
-    # traces that no weight was trained on, but from the training families
-    judges = training_pool(min(CALIBRATION_TRACES, recipe.traces), recipe.seed + 1_000, recipe.families, recipe.spread)
-    shift, ratio = calibrate(model.policy, recipe.observation, judges, recipe.seed + 99)
-    last = copy.deepcopy(model.policy.state_dict())
     average.put_into(model.policy)
-    averaged_shift, averaged_ratio = calibrate(model.policy, recipe.observation, judges, recipe.seed + 99)
-    averaged = averaged_ratio <= ratio
-    if averaged:
-        shift, ratio = averaged_shift, averaged_ratio
-    else:
-        model.policy.load_state_dict(last)
+    # traces that no weight was trained on, but of the training families
+    families = tuple(dict.fromkeys(recipe.families))
+    count = max(1, min(CALIBRATION_TRACES, recipe.traces // len(families)))
+    judges = {f: training_pool(count, recipe.seed + 1_000, (f,), recipe.spread) for f in families}
+    shift, ratio = calibrate(model.policy, recipe.observation, judges, recipe.seed + 99)
     save()
-    agreement = agreement_of(model.policy, recipe.observation, judges, out)
+    agreement = agreement_of(model.policy, recipe.observation, pool, out)
     return save()
 
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from policy.training.generators import (
+    APART,
     CHEAP,
     FAMILIES,
     HELD_OUT,
-    LIKE_REAL,
-    SHORT,
     USUAL,
     WIDE,
     Spread,
@@ -43,13 +42,14 @@ def drop(family: str, seed: int) -> float:
     return float(quality[:5].mean() - quality[-5:].mean())
 
 
-@pytest.mark.parametrize("family", LIKE_REAL)
-def test_a_family_like_the_real_matrices_keeps_its_own_spread(family: str) -> None:
+@pytest.mark.parametrize("family", APART)
+def test_a_family_that_is_made_otherwise_keeps_its_own_spread(family: str) -> None:
     trace = generate(family, 1, spread=WIDE)
     validate(trace, trace.name)
     assert trace.sha256() == generate(family, 1).sha256() != generate(family, 2).sha256()
     lengths = [generate(family, seed).steps for seed in range(30)]
-    assert SHORT.steps[0] <= min(lengths) < max(lengths) <= SHORT.steps[1]
+    low, high = APART[family][1].steps
+    assert low <= min(lengths) < max(lengths) <= high
 
 
 def test_with_turnover_every_model_forgets_and_later_ones_know_less() -> None:
@@ -59,6 +59,16 @@ def test_with_turnover_every_model_forgets_and_later_ones_know_less() -> None:
     assert min(forgotten) > 0.05
     assert np.median(forgotten) > 0.3
     assert 0.05 < np.mean(faded) < 0.3
+
+
+def test_in_the_textbook_a_model_only_gets_worse_and_a_new_one_is_as_good_as_the_first() -> None:
+    traces = [generate("textbook", seed) for seed in range(60)]
+    smooth = [np.convolve(t.quality[0], np.ones(5) / 5, "valid") for t in traces]
+    assert max(float(np.diff(q).max()) for q in smooth) < 0.02  # nothing comes back by itself
+    assert max(abs(float(np.diag(t.quality).mean()) - float(t.quality[0, 0])) for t in traces) < 0.25
+    lost = np.array([(t.quality[0, 0] - t.quality[0, -1]) / t.quality[0, 0] for t in traces])
+    assert (lost > 0.95).any(), "a model may lose all it was worth"
+    assert (lost < 0.2).any(), "or hardly anything"
 
 
 def test_stable_hardly_moves_and_gradual_does() -> None:

@@ -11,6 +11,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 
 from policy.policies import NetworkPolicy
+from policy.training import evaluate
 from policy.training.dynamics import Dynamics, Rules
 from policy.training.evaluate import calibrate, ratios
 from policy.training.export import actor_probabilities
@@ -95,6 +96,25 @@ def test_calibration_silences_a_trigger_happy_policy() -> None:
     with torch.no_grad():
         policy.action_net.weight.zero_()
         policy.action_net.bias.copy_(torch.tensor([0.0, -0.5, -0.5]))  # retrains with 55 %: always
-    pool = Pool([generate("stable", 2)])
-    shift, ratio = calibrate(policy, "paper", pool, seed=0)
-    assert shift < 0.0 and ratio < 2.0
+    found, ratio = calibrate(policy, "paper", {"stable": Pool([generate("stable", 2)])}, seed=0)
+    assert found < 0.0 and ratio < 2.0
+
+
+@pytest.mark.parametrize(("counts", "shift"), [([[0, 2]], 0.0), ([[0, 5], [0, 3], [0, 2]], -0.3), ([[0, 9]] * 5, -0.6)])
+def test_calibration_goes_as_far_as_the_family_that_thrashes_most(
+    monkeypatch: pytest.MonkeyPatch, counts: list[list[int]], shift: float
+) -> None:
+    import torch
+
+    class Untrained:
+        action_net = torch.nn.Linear(2, 3)
+
+    judges = {family: Pool([generate(family, 2)]) for family in ("stable", "gradual")}
+    optimum = np.count_nonzero(judges["gradual"].best_action)
+    assert optimum == 2
+    lives = iter([(np.array([1.1]), np.array([n])) for each in counts for n in each])
+    monkeypatch.setattr(evaluate, "ratios", lambda *_: next(lives))
+    before = Untrained.action_net.bias.detach().clone()
+    found, _ = calibrate(Untrained(), "paper", judges, seed=0)
+    assert found == shift
+    np.testing.assert_allclose((Untrained.action_net.bias - before).detach(), [0.0, shift, shift], atol=1e-6)
