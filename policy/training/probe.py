@@ -22,7 +22,7 @@ PRICE_SHARE: Final = 0.1
 NOISE_SD: Final = 0.03
 REST: Final = 4
 #: probabilities of retraining between which the network asks a probe, and the steps within which a measured gain must
-#: pay the price: the best of the grid of `benchmarks.probe`
+#: pay the price: the best of the grid of `benchmarks.probe`, for the network before the shipped one
 UNSURE: Final = (0.5, 0.7)
 HORIZON: Final = 20.0
 
