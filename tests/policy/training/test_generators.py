@@ -71,6 +71,14 @@ def test_in_the_textbook_a_model_only_gets_worse_and_a_new_one_is_as_good_as_the
     assert (lost < 0.2).any(), "or hardly anything"
 
 
+def test_where_retrains_take_alike_both_clouds_are_often_quick_and_never_far_apart() -> None:
+    delays = np.array([generate("textbook", seed).delays for seed in range(200)])
+    apart = delays.max(axis=1) / delays.min(axis=1)
+    assert apart.max() <= 2.0  # 1 and 2 steps, rounded
+    assert np.mean((delays == 1).all(axis=1)) > 0.05, "drawn on their own, one in 256"
+    assert delays.max() > 12
+
+
 def test_stable_hardly_moves_and_gradual_does() -> None:
     assert np.mean([drop("stable", seed) for seed in range(10)]) < 0.02
     assert np.mean([drop("gradual", seed) for seed in range(10)]) > 0.1
