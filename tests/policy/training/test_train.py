@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 
@@ -47,6 +48,15 @@ def test_the_exported_file_agrees_with_torch_on_ten_thousand_observations(tmp_pa
     got = exported.probabilities_of(observed)
     np.testing.assert_allclose(got, expected, atol=2e-5)
     np.testing.assert_array_equal(got.argmax(axis=1), expected.argmax(axis=1))
+
+
+@pytest.mark.slow
+def test_training_computes_without_denormal_numbers(tmp_path: Path) -> None:
+    torch.set_flush_denormal(False)
+    assert float(torch.tensor(1e-39) * 1.0) > 0.0
+    kept = []
+    train(Recipe(**SMALL), tmp_path / "p.onnx", lambda *_: kept.append(float(torch.tensor(1e-39) * 1.0)))  # type: ignore[arg-type]
+    assert set(kept) == {0.0}
 
 
 @pytest.mark.slow
