@@ -5,7 +5,7 @@
 One thread throughout. The network alone is the median over 5,000 evaluations of one observation; "one more step" is a
 decision whose history grew by one step since the last one, "whole history" one that starts from nothing. Environment
 steps per second: the environment by itself with 256 services, and inside PPO's training with its updates, for the
-recipes of the two shipped policies; "one pass" is the second one with a single pass over each rollout instead of three.
+recipes of the two shipped policies.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +27,7 @@ from policy.training.environment import LLMVecEnv
 from policy.training.generators import generate
 from policy.training.pool import Pool, training_pool
 from policy.training.replay import replay
-from policy.training.train import PRESETS, Recipe, build
+from policy.training.train import PRESETS, Recipe, build, set_up_torch
 
 SERVICES: Final = 256
 STEPS: Final = 64
@@ -110,17 +109,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    import torch
-
-    torch.set_num_threads(1)
+    set_up_torch()
     pool = training_pool(200, 0)
     result = decision_speed()
     kinds: tuple[tuple[Observation, str], ...] = (("paper", "ppo-paper"), ("multistream", "ppo"))
     for observation, preset in kinds:
         result[f"{observation}_environment_steps_per_s"] = environment_speed(pool, observation)
         result[f"{observation}_training_steps_per_s"] = training_speed(pool, PRESETS[preset])
-    one_pass = replace(PRESETS["ppo"], services=1024, n_steps=16, minibatches=4, epochs=1)
-    result["multistream_training_one_pass_steps_per_s"] = training_speed(pool, one_pass)
     print("| what | |\n|---|---|")
     for name, value in result.items():
         print(f"| {name} | {value:,.0f} |")

@@ -259,11 +259,16 @@ def clone(model: Any, recipe: Recipe, pool: Pool, progress: Progress) -> None:
         progress("clone", done + 1, rounds)
 
 
+def set_up_torch() -> None:
+    """One thread, and no denormal numbers: what a policy that is sure of itself learns from is full of them, and a
+    processor that minds them needs twice the time."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
 def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
     """Train, then write `out` (.onnx) and the stable-baselines3 archive beside it (.zip). Returns what was done."""
-    torch.set_num_threads(1)
-    # what a policy that is sure of itself learns from is full of them, and they halve the speed
-    torch.set_flush_denormal(True)
+    set_up_torch()
     torch.manual_seed(recipe.seed)
     began = time.monotonic()
     rules = rules_of(recipe)
