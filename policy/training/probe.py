@@ -45,11 +45,11 @@ class ProbingPolicy:
         self.spent_usd = 0.0
 
     def decide(self, history: History) -> int:
-        """The network's action where it is sure, else what a probe says."""
+        """The network's action where it is sure, else what a probe says; the fall-back rule's where it is lost."""
         try:
             evaluation = self._policy.evaluate(history)
         except OutOfDistributionError:
-            return 0
+            return self._policy.decide(history)
         wish = 1.0 - evaluation.probabilities[0]
         if not UNSURE[0] < wish < UNSURE[1]:
             return int(evaluation.action)
