@@ -170,10 +170,11 @@ class MultiStream(nn.Module):
         resources = x[:, STREAMS["resources"]].reshape(-1, RESOURCES, BLOCKS)
         parts = [
             LastState.apply(performance, *self.gru.parameters()),
-            torch.relu(convolved(self.conv, resources)),
-            torch.relu(self.dense(x[:, STREAMS["deployment"]])),
+            convolved(self.conv, resources).relu_(),
+            self.dense(x[:, STREAMS["deployment"]]).relu_(),
         ]
-        return torch.relu(self.fuse(torch.cat(parts, dim=1)))
+        fused: torch.Tensor = self.fuse(torch.cat(parts, dim=1))
+        return fused.relu_()
 
 
 class ActorExtractor(BaseFeaturesExtractor):
