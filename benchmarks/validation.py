@@ -5,7 +5,8 @@
 The traces are of the families that policies are trained on, from seeds that neither training nor the test set of
 `benchmarks.decision` uses: what a recipe or a seed is chosen by belongs here, so that the test set stays unseen. All
 policies meet the same measurement noise. With `--window` they see what a live service measures: the mean over so many
-steps, and nobody re-evaluates former models. A retrain count stands beside the optimum's as a factor.
+steps, and nobody re-evaluates former models. A retrain count stands beside the optimum's as a factor. Of several
+policies, the others are compared with the first on the same traces: mean difference and its standard error.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Collection
 from concurrent.futures import ProcessPoolExecutor
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
+from policy.history import Floats
 from policy.policies import NetworkPolicy, load_policy
 from policy.training.evaluate import ratios
 from policy.training.generators import APART, FAMILIES, generate
@@ -29,7 +32,14 @@ FIRST_SEED: Final = 501_000_000
 #: families whose traces come and go by themselves, where holding is best or nearly so
 PASSING: Final = ("reverting", "transient")
 
-Score = tuple[float, float]  # mean J/J*, retrains over the optimum's
+
+class Score(NamedTuple):
+    """Of one policy in one family: J/J* of every trace, and all its retrains over all of the optimum's."""
+
+    ratios: Floats
+    times: float
+
+
 Scores = dict[str, Score]  # by family
 
 
@@ -53,7 +63,7 @@ def traces_of(family: str, count: int) -> Pool:
 def score(network: NetworkPolicy, pool: Pool, window: int | None = None) -> Score:
     """Score the most probable action of a network."""
     ratio, retrains = ratios(pool, network.metadata["observation"], network.most_probable, FIRST_SEED, window)
-    return float(ratio.mean()), float(retrains.sum() / max(np.count_nonzero(pool.best_action), 1))
+    return Score(ratio, float(retrains.sum() / max(np.count_nonzero(pool.best_action), 1)))
 
 
 def validate(name: str, per_family: int, window: int | None = None) -> Scores:
@@ -62,18 +72,30 @@ def validate(name: str, per_family: int, window: int | None = None) -> Scores:
     return {family: score(network, traces_of(family, per_family), window) for family in (*FAMILIES, *APART)}
 
 
+def paired(scores: Scores, first: Scores, families: Collection[str]) -> tuple[float, float]:
+    """(mean difference in J/J* from the first, its standard error) on the same traces of some families."""
+    by_family = [scores[family].ratios - first[family].ratios for family in families]
+    error = np.sqrt(np.sum([differences.var() / len(differences) for differences in by_family])) / len(families)
+    return float(np.mean([differences.mean() for differences in by_family])), float(error)
+
+
 def show(results: dict[str, Scores]) -> None:
     """The tables, in Markdown."""
-    lasting = [family for family in FAMILIES if family not in PASSING]
-    print(f"| policy | ten families | without {' and '.join(PASSING)} | {' | '.join((*FAMILIES, *APART))} |")
-    print("|---" * (3 + len(FAMILIES) + len(APART)) + "|")
+    every = (*FAMILIES, *APART)
+    groups = (FAMILIES, tuple(family for family in FAMILIES if family not in PASSING))
+    titles = f"ten families | without {' and '.join(PASSING)} | {' | '.join(every)} |\n{'|---' * (3 + len(every))}|"
+    print(f"| policy | {titles}")
     for name, scores in results.items():
-        means = [np.mean([scores[family][0] for family in chosen]) for chosen in (FAMILIES, lasting)]
-        cells = [
-            *(f"{mean:.4f}" for mean in means),
-            *(f"{ratio:.3f} ({times:.2f}×)" for ratio, times in scores.values()),
-        ]
+        means = [np.mean([scores[family].ratios.mean() for family in group]) for group in groups]
+        cells = [f"{mean:.4f}" for mean in means]
+        cells += [f"{score.ratios.mean():.3f} ({score.times:.2f}×)" for score in scores.values()]
         print(f"| {name} | {' | '.join(cells)} |")
+    first, *others = results
+    if others:
+        print(f"\n| against {first} | {titles}")
+    for name in others:
+        differences = [paired(results[name], results[first], group) for group in (*groups, *zip(every))]
+        print(f"| {name} | {' | '.join(f'{mean:+.4f} ± {error:.4f}' for mean, error in differences)} |")
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.validation import Scores, network_of, validate
+from benchmarks.validation import Score, Scores, network_of, paired, show, validate
 from policy.training.generators import APART, FAMILIES
 from shared.errors import InvalidInputError
 
@@ -18,16 +18,28 @@ def scores() -> Scores:
 @pytest.mark.slow
 def test_the_shipped_policy_thrashes_in_no_family(scores: Scores) -> None:
     assert list(scores) == [*FAMILIES, *APART]
-    assert all(ratio >= 1.0 for ratio, _ in scores.values())
-    assert max(times for _, times in scores.values()) <= 1.5
+    assert all(len(score.ratios) == 100 and score.ratios.min() >= 1.0 - 1e-6 for score in scores.values())
+    assert max(score.times for score in scores.values()) <= 1.5
 
 
 @pytest.mark.slow
 def test_the_shipped_policy_decides_on_what_a_live_service_measures(scores: Scores) -> None:
     """A delay of some steps costs everybody; networks that never met it lost four to five points, not two."""
     live = validate("ppo", 100, window=8)
-    alone, delayed = (np.mean([each[family][0] for family in FAMILIES]) for each in (scores, live))
+    alone, delayed = (np.mean([each[family].ratios for family in FAMILIES]) for each in (scores, live))
     assert 0.0 < delayed - alone < 0.03
+
+
+def test_policies_are_compared_with_the_first_on_the_same_traces(capsys: pytest.CaptureFixture[str]) -> None:
+    some = {family: Score(np.array([1.1, 1.3]), 1.0) for family in (*FAMILIES, *APART)}
+    dearer = {**some, "stable": Score(np.array([1.2, 1.6]), 2.0)}  # by .1 and .3: .2 with a standard error of .0707
+    assert paired(dearer, some, ["stable"]) == pytest.approx((0.2, 0.1 / np.sqrt(2)))
+    assert paired(dearer, some, FAMILIES) == pytest.approx((0.02, 0.01 / np.sqrt(2)))
+    show({"ppo": some, "other": dearer})
+    table, comparison = capsys.readouterr().out.split("\n\n")
+    assert "| other | 1.2200 |" in table and "1.400 (2.00×)" in table
+    assert comparison.startswith("| against ppo | ten families |")
+    assert comparison.splitlines()[-1].startswith("| other | +0.0200 ± 0.0071 | +0.0250 ± 0.0088 | +0.2000 ± 0.0707 |")
 
 
 def test_what_is_no_trained_policy_is_refused() -> None:
