@@ -22,7 +22,7 @@ from policy.policies import NetworkPolicy
 from policy.training.dynamics import Dynamics, Rules
 from policy.training.generators import FAMILIES, generate
 from policy.training.pool import Pool
-from policy.training.probe import HORIZON, NOISE_SD, PRICE_SHARE, REST, UNSURE
+from policy.training.probe import HORIZON, NOISE_SD, PRICE_SHARE, REST, UNSURE, doubted, pays
 from shared.errors import OpportuneError
 
 #: the first trace of every family; validation traces, none of `benchmarks.validation`
@@ -51,12 +51,12 @@ def live(
         chances = network.probabilities_of(observed)
         action, wish = chances.argmax(axis=1), 1.0 - chances[:, 0]
         free = ~env.in_flight() & running
-        doubted = free & (unsure[0] < wish) & (wish < unsure[1])
-        asked = doubted & (t - last >= REST)
+        open_question = free & doubted(wish, unsure)
+        asked = open_question & (t - last >= REST)
         serving, fresh = env.hidden()[:, :2].T
         cost = env.tracker.cost.min(axis=1)
-        worth = (fresh - serving + rng.normal(0.0, noise_sd, len(pool))) * horizon >= cost
-        action = np.where(doubted, np.where(asked & worth, 1 + chances[:, 1:].argmax(axis=1), 0), action)
+        worth = pays(fresh - serving + rng.normal(0.0, noise_sd, len(pool)), cost, horizon)
+        action = np.where(open_question, np.where(asked & worth, 1 + chances[:, 1:].argmax(axis=1), 0), action)
         action = np.where(free, action, 0)
         outcome = env.step(action)
         spent += np.where(running, outcome.cost_usd, 0.0) + asked * price_share * cost * env.tracker.step_value

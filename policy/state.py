@@ -24,6 +24,7 @@ from shared.settings import Settings
 __all__ = [
     "METRICS",
     "OBSERVATION",
+    "QUALITY",
     "REQUIRED",
     "Feature",
     "history_of",
@@ -37,7 +38,7 @@ __all__ = [
 #: a decision needs all of these; the two counters are for reports
 REQUIRED: Final = ("cpu", "memory", "request_rate", "latency", "bleu", "accuracy")
 #: those of them that are of one model
-_QUALITY: Final = ("bleu", "accuracy")
+QUALITY: Final = ("bleu", "accuracy")
 
 #: samples the rolling average spans: outliers are damped, a swap shows within two slots
 SMOOTHING_STEPS: Final = 3
@@ -111,13 +112,23 @@ def observe(history: History) -> Floats:
     )
 
 
-def interpolate(series: Series, grid_s: Floats, max_gap_s: float) -> Floats:
+def interpolate(series: Series, grid_s: Floats, max_gap_s: float, swaps: Sequence[tuple[float, float]] = ()) -> Floats:
     """The series at the times of `grid_s`: a straight line between neighbours at most `max_gap_s` apart, else NaN.
 
-    After the last sample its value holds for half a gap at most; before the first there is nothing.
+    After the last sample its value holds for half a gap at most; before the first there is nothing. `swaps` are the
+    (from, to) in which the serving model changed, in order: no line is drawn from one model to the next, and what is
+    measured in a swap is of neither.
     """
     times, values = _present(series)
-    return _filled(times, values, grid_s, max_gap_s) if len(times) else np.full(len(grid_s), np.nan)
+    filled = np.full(len(grid_s), np.nan)
+    begun = -math.inf
+    for ended, next_begun in [*swaps, (math.inf, math.inf)]:
+        of_it = (times >= begun) & (times <= ended)
+        slots = (grid_s >= begun) & (grid_s <= ended)
+        if of_it.any():
+            filled[slots] = _filled(times[of_it], values[of_it], grid_s[slots], max_gap_s)
+        begun = max(begun, next_begun)
+    return filled
 
 
 def _present(series: Series) -> tuple[Floats, Floats]:
@@ -126,21 +137,6 @@ def _present(series: Series) -> tuple[Floats, Floats]:
     values = np.asarray(series.values, dtype=np.float64)
     present = np.isfinite(values)
     return times[present], values[present]
-
-
-def _of_each_model(
-    times: Floats, values: Floats, grid_s: Floats, max_gap_s: float, swaps: Sequence[tuple[float, float]]
-) -> Floats:
-    """As `_filled`, but no line is drawn from one model to the next, and what is measured in a swap is of neither."""
-    filled = np.full(len(grid_s), np.nan)
-    begun = -math.inf
-    for ended, next_begun in [*swaps, (math.inf, math.inf)]:
-        of_it = (times >= begun) & (times <= ended)
-        slots = (grid_s >= begun) & (grid_s <= ended)
-        if of_it.any():
-            filled[slots] = _filled(times[of_it], values[of_it], grid_s[slots], max_gap_s)
-        begun = next_begun
-    return filled
 
 
 def swaps_of(jobs: Sequence[JobRecord], step_s: float) -> list[tuple[float, float]]:
@@ -158,7 +154,7 @@ def swaps_of(jobs: Sequence[JobRecord], step_s: float) -> list[tuple[float, floa
 
 
 def _filled(times: Floats, values: Floats, grid_s: Floats, max_gap_s: float) -> Floats:
-    """As `interpolate`, of at least one sample."""
+    """As `interpolate`, of one model and at least one sample."""
     after = np.searchsorted(times, grid_s, side="left")
     right = np.minimum(after, len(times) - 1)
     left = np.maximum(np.where(times[right] == grid_s, right, after - 1), 0)
@@ -207,8 +203,8 @@ def history_of(window: MetricWindow, jobs: Sequence[JobRecord], settings: Settin
                 f"{name} is stale: its last sample is {age_s:.0f} s old, the limit is {max_age_s:.0f} s; "
                 "is the serving container scraped?"
             )
-        of_one = swaps if name in _QUALITY else []
-        columns[name] = _of_each_model(times, values, grid_s, max(MAX_GAP_SLOTS * step_s, max_age_s), of_one)
+        of_one = swaps if name in QUALITY else []
+        columns[name] = interpolate(window.series[name], grid_s, max(MAX_GAP_SLOTS * step_s, max_age_s), of_one)
         # a sample younger than the limit speaks for the present, also where the grid lies a little after it
         if not math.isfinite(columns[name][-1]) and times[-1] >= max((to for _, to in of_one), default=-math.inf):
             columns[name][-1] = values[-1]

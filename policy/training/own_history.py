@@ -6,6 +6,7 @@ training time before. Prices, training times and the worth of quality come from 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from policy.history import Floats, History, Retrain
-from policy.state import MAX_GAP_SLOTS, interpolate
+from policy.state import MAX_GAP_SLOTS, QUALITY, interpolate
 from policy.training.backtest import ORACLE, decider_for
 from policy.training.decay import Fit, fit, resampled
 from policy.training.replay import replay
@@ -72,7 +73,7 @@ def grid_of(window: MetricWindow) -> Floats:
 
 
 def history_of_window(window: MetricWindow, settings: Settings) -> History:
-    """The window on its grid of steps. Gaps longer than a few steps stay gaps.
+    """The window on its grid of steps. Gaps longer than a few steps stay gaps, as does quality while models swap.
 
     Raises:
         NoSamplesError: BLEU-1 or exact match was never measured.
@@ -80,10 +81,15 @@ def history_of_window(window: MetricWindow, settings: Settings) -> History:
     grid_s = grid_of(window)
     steps = len(grid_s)
 
-    def column(name: str) -> Floats:
-        return interpolate(window.series.get(name, Series((), ())), grid_s, MAX_GAP_SLOTS * window.step_s)
+    rises = _rises(window)
+    # a sample taken as the counter rises may be of either model
+    swaps = [(before_s, at_s + 0.5 * window.step_s) for before_s, at_s in rises]
 
-    for name in ("bleu", "accuracy"):
+    def column(name: str) -> Floats:
+        of_one = swaps if name in QUALITY else []
+        return interpolate(window.series.get(name, Series((), ())), grid_s, MAX_GAP_SLOTS * window.step_s, of_one)
+
+    for name in QUALITY:
         if not len(window.series.get(name, Series((), ())).values):
             raise NoSamplesError(f"{name} of service {window.service} in the given time")
     hours = np.array([settings.train_hours(cloud) for cloud in CLOUDS])
@@ -99,26 +105,33 @@ def history_of_window(window: MetricWindow, settings: Settings) -> History:
         memory=column("memory"),
         price_usd_per_hour=np.tile(price, (steps, 1)),
         train_hours=hours,
-        retrains=_retrains(window, price * hours, hours, float(grid_s[0]), steps),
+        retrains=_retrains(rises, window.step_s, price * hours, hours, grid_s),
         in_flight=False,
     )
 
 
-def _retrains(window: MetricWindow, job_usd: Floats, hours: Floats, start_s: float, steps: int) -> tuple[Retrain, ...]:
-    """Increases of the redeploy counters as retrains on the cheaper cloud; a fall is a restarted counter."""
-    cloud = int(np.argmin(job_usd))
-    delay = max(1, math.ceil(3600.0 * float(hours[cloud]) / window.step_s - 1e-9))
-    lives: set[int] = set()
+def _rises(window: MetricWindow) -> list[tuple[float, float]]:
+    """(last sample before, first sample after) in Unix seconds of every rise of the redeploy counters, in order.
+
+    A fall is a restarted counter.
+    """
+    rises = set()
     for name in _COUNTERS:
         series = window.series.get(name, Series((), ()))
-        before: float | None = None
-        for at_s, value in zip(series.timestamps_s, series.values, strict=True):
-            if before is not None and value > before:
-                lives.add(math.ceil((at_s - start_s) / window.step_s))
-            before = value
-    return tuple(
-        Retrain(max(0, live - delay), cloud, live, float(job_usd[cloud])) for live in sorted(lives) if live < steps
-    )
+        samples = list(zip(series.timestamps_s, series.values, strict=True))
+        rises |= {(t0, t1) for (t0, before), (t1, after) in itertools.pairwise(samples) if after > before}
+    return sorted(rises)
+
+
+def _retrains(
+    rises: Sequence[tuple[float, float]], step_s: float, job_usd: Floats, hours: Floats, grid_s: Floats
+) -> tuple[Retrain, ...]:
+    """Rises of the redeploy counters as retrains on the cheaper cloud."""
+    cloud = int(np.argmin(job_usd))
+    delay = max(1, math.ceil(3600.0 * float(hours[cloud]) / step_s - 1e-9))
+    lives = sorted({math.ceil((at_s - float(grid_s[0])) / step_s) for _, at_s in rises})
+    served = [live for live in lives if live < len(grid_s)]
+    return tuple(Retrain(max(0, live - delay), cloud, live, float(job_usd[cloud])) for live in served)
 
 
 def answer(

@@ -10,13 +10,17 @@ gain, over a horizon of so many steps, is worth today's price. `python -m benchm
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from policy.history import History
 from policy.policies import OutOfDistributionError, Policy
 from policy.training.trace import Trace
+
+#: a number or an array of them
+Values = Any
+Truths = Any
 
 PRICE_SHARE: Final = 0.1
 NOISE_SD: Final = 0.03
@@ -25,6 +29,16 @@ REST: Final = 4
 #: pay the price: the best of the grid of `benchmarks.probe`, for the network before the shipped one
 UNSURE: Final = (0.5, 0.7)
 HORIZON: Final = 20.0
+
+
+def doubted(wish: Values, unsure: tuple[float, float] = UNSURE) -> Truths:
+    """Where a network that would retrain with probability `wish` is not sure of it."""
+    return (unsure[0] < wish) & (wish < unsure[1])
+
+
+def pays(gain: Values, cost: Values, horizon: float = HORIZON) -> Truths:
+    """Where a gain in quality, kept for `horizon` steps, is worth a retrain of `cost` (points of quality x steps)."""
+    return gain * horizon >= cost
 
 
 class ProbingPolicy:
@@ -51,7 +65,7 @@ class ProbingPolicy:
         except OutOfDistributionError:
             return self._policy.decide(history)
         wish = 1.0 - evaluation.probabilities[0]
-        if not UNSURE[0] < wish < UNSURE[1]:
+        if not doubted(wish):
             return int(evaluation.action)
         if self.probes and history.t - self.probes[-1] < REST:
             return 0
@@ -60,7 +74,7 @@ class ProbingPolicy:
         self.spent_usd += PRICE_SHARE * price
         gain = self._measure(history.t, history.serving[0])
         step_value = history.value_usd_per_quality_hour * history.step_minutes / 60.0
-        if gain * HORIZON * step_value < price:
+        if not pays(gain, price / step_value):
             return 0
         return int(evaluation.action) or history.cheapest_action()
 

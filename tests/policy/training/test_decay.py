@@ -103,6 +103,28 @@ def test_retrains_are_read_off_the_redeploy_counter() -> None:
     assert np.isnan(history.cpu).all()
 
 
+def test_what_is_measured_as_models_swap_is_of_neither() -> None:
+    times = tuple(600.0 * t for t in range(11))
+    # the new model serves from step 4 on, where the scrape still finds the old one's quality
+    quality = Series(times, (0.5,) * 5 + (0.9,) * 6)
+    missed = Series(times[:5] + times[6:], quality.values[:5] + quality.values[6:])
+    counter = Series(times, (0.0,) * 4 + (1.0,) * 7)
+    history = history_of_window(window(bleu=quality, accuracy=missed, cpu=quality, redeploys=counter), Settings())
+    assert [r.live for r in history.retrains] == [4]
+    np.testing.assert_array_equal(history.bleu, [0.5] * 4 + [np.nan] + [0.9] * 6)
+    np.testing.assert_array_equal(history.accuracy, [0.5] * 4 + [np.nan] * 2 + [0.9] * 5)  # no line to the new model
+    np.testing.assert_array_equal(history.cpu, quality.values)  # which is the machine's
+
+
+def test_two_counters_that_rise_in_one_stretch_are_one_swap() -> None:
+    times = tuple(600.0 * t for t in range(11))
+    flat = Series(times, (0.5,) * 11)
+    sparse = Series((0.0, 3000.0, 6000.0), (0.0, 1.0, 1.0))
+    dense = Series(times, (0.0,) * 3 + (1.0,) * 8)
+    history = history_of_window(window(bleu=flat, accuracy=flat, redeploys=dense, static_retrains=sparse), Settings())
+    assert list(np.flatnonzero(np.isnan(history.bleu))) == [1, 2, 3, 4, 5]
+
+
 def test_without_quality_there_is_nothing_to_say() -> None:
     with pytest.raises(NoSamplesError, match="accuracy of service qa"):
         history_of_window(window(bleu=Series((0.0,), (0.5,))), Settings())
