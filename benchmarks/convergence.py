@@ -38,7 +38,8 @@ SCORES: Final = 8  # a run is scored about this often
 
 def recipe_of(variant: str, seed: int, steps: int) -> Recipe:
     """The short recipe of a variant: "full", "paper", or "without-STREAM"."""
-    full = replace(PRESETS["ppo"], seed=seed, steps=steps, rounds=1, traces=1200, services=256, clone_steps=200_000)
+    short = replace(PRESETS["ppo"], seed=seed, steps=steps, rounds=1, traces=1200, services=256, clone_steps=200_000)
+    full = replace(short, improvement_pools=0)  # PPO alone
     if variant == "paper":
         return replace(full, observation="paper")
     return replace(full, without=(variant.removeprefix("without-"),)) if variant != "full" else full

@@ -42,6 +42,7 @@ class Rules:
     highest_failure_rate: float = 0.2
     unseen_share: float = 0.25  # share of episodes in which nobody re-evaluates former models
     windows: tuple[int, int] = (1, 1)  # there, quality is a mean over from .. to steps of the serving model
+    unasked_share: float = 0.0  # share of episodes in which one to three retrains start that the policy did not ask for
     load_spread: float = 3.0  # request rate and latency are multiplied by exp(uniform(-spread, spread))
     in_order: bool = False  # service k lives trace k of the pool, for scoring; otherwise traces are drawn
     max_steps: int | None = None  # cut an episode (truncated) before its trace ends
@@ -85,6 +86,7 @@ class Dynamics:
         self.trace, self.t, self.serving = (np.zeros(n, dtype=np.int64) for _ in range(3))
         self.pending, self.live_at = np.full(n, -1), np.zeros(n, dtype=np.int64)
         self.fails = np.zeros((n, _ROOM), dtype=bool)
+        self.unasked = np.zeros((n, _ROOM), dtype=np.int64)  # a retrain that somebody else starts, if none runs
         self.noise = np.zeros((n, _ROOM))
         self.former = np.full((n, FORMER), -1)  # first, previous and the model before
         self.former_noise = np.zeros((n, FORMER, _ROOM))  # NaN: nobody re-evaluates them
@@ -109,6 +111,10 @@ class Dynamics:
             unseen = rng.random() < rules.unseen_share
             self.former_noise[row] = np.nan if unseen else self._former_noise(rng, trace)
             self.load[row] = np.exp(rng.uniform(-rules.load_spread, rules.load_spread, 2))
+            self.unasked[row] = 0
+            if rules.unasked_share and rng.random() < rules.unasked_share:
+                when = rng.integers(0, pool.steps[trace], rng.integers(1, 4))
+                self.unasked[row, when] = rng.integers(1, 3, len(when))
             self.window[row] = rng.integers(rules.windows[0], rules.windows[1] + 1) if unseen else 1
             self.noise[row] *= np.sqrt(self.window[row])  # a measurement of a whole window has the trace's noise
         self.episode[rows] += 1
@@ -132,9 +138,15 @@ class Dynamics:
         return self.pending >= 0
 
     def masks(self) -> NDArray[np.bool_]:
-        """Possible actions, (N, 3)."""
+        """Possible actions, (N, 3): while a job runs, hold; what somebody else starts, that."""
         free = ~self.in_flight()
-        return np.stack([np.ones_like(free), free, free], axis=1)
+        possible = np.stack([np.ones_like(free), free, free], axis=1)
+        started = self._started_by_others()
+        return np.where(started[:, None] > 0, np.arange(3)[None, :] == started[:, None], possible)
+
+    def _started_by_others(self) -> NDArray[np.int64]:
+        """The retrain that somebody else starts at the present step, (N,); 0: none."""
+        return np.where(self.in_flight(), 0, self.unasked[self.rows, self.t])
 
     def best_action(self) -> NDArray[np.int64]:
         """The optimal action of someone who knows the future, for the actual state; hold while a job runs."""
@@ -158,9 +170,11 @@ class Dynamics:
         return np.asarray(pool.job_usd[pool.line_starts[trace] + t, cloud] + lost + pool.value(trace, t, t + delay))
 
     def step(self, action: NDArray[np.int64]) -> Step:
-        """Act, and let one step pass. An action other than hold while a job runs is a hold."""
+        """Act, and let one step pass. While a job runs an action is a hold; what somebody else starts is not judged."""
         pool, rules = self.pool, self.rules
         action = np.where(self.in_flight(), 0, action)
+        by_others = self._started_by_others()
+        action = np.where(by_others > 0, by_others, action)
         trace, t = self.trace, self.t
         here = pool.at(trace, self.serving, t)
         lost = pool.loss_usd[here].astype(np.float64)
@@ -170,9 +184,10 @@ class Dynamics:
         if len(starting):
             cloud = action[starting] - 1
             job[starting] = pool.job_usd[pool.line_starts[trace[starting]] + t[starting], cloud]
-            extra[starting] = self._start_value(starting, cloud) - pool.value(
+            dearer = self._start_value(starting, cloud) - pool.value(
                 trace[starting], self.serving[starting], t[starting]
             )
+            extra[starting] = np.where(by_others[starting] > 0, 0.0, dearer)
             self.pending[starting] = t[starting]
             self.live_at[starting] = t[starting] + pool.delays[trace[starting], cloud]
         idle = self.pending < 0

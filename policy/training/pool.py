@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.training.generators import FAMILIES, USUAL, WIDE, Spread, generate
+from policy.training.generators import APART, FAMILIES, USUAL, WIDE, Spread, generate
 from policy.training.score import plan
 from policy.training.trace import Floats, Trace
 
@@ -70,16 +71,32 @@ class Pool:
         return np.where(inside, found, 0.0)
 
 
+def listed(trace: Trace) -> Trace:
+    """The service at list prices, those of its first step, where a retrain takes as long on either cloud."""
+    hours = np.repeat(trace.train_hours[:1], 2)
+    price = trace.price_usd_per_hour[:1] * trace.train_hours / hours  # a retrain costs what it did
+    return replace(trace, train_hours=hours, price_usd_per_hour=np.repeat(price, trace.steps, axis=0))
+
+
 def training_pool(
     count: int,
     seed: int,
     families: Sequence[str] = tuple(FAMILIES),
     spread: Spread = USUAL,
     wide_share: float = 0.0,
+    listed_share: float = 0.0,
 ) -> Pool:
-    """`count` traces, the families in turn; a share of them spread as wide as life."""
-    wide = np.random.default_rng(seed).random(count) < wide_share
+    """`count` traces, the families in turn; a share of them spread as wide as life.
+
+    `listed_share` is the share of the wide ones, and of those of the families made otherwise, that pay list prices.
+    """
+    rng = np.random.default_rng(seed)
+    wide, plain = rng.random(count) < wide_share, rng.random(count) < listed_share
     first = 1_000_000 + 100_000 * seed
-    return Pool(
-        generate(families[k % len(families)], first + k, spread=WIDE if wide[k] else spread) for k in range(count)
-    )
+
+    def trace_of(k: int) -> Trace:
+        family = families[k % len(families)]
+        trace = generate(family, first + k, spread=WIDE if wide[k] else spread)
+        return listed(trace) if plain[k] and (wide[k] or family in APART) else trace
+
+    return Pool(trace_of(k) for k in range(count))

@@ -29,6 +29,7 @@ from policy.training.evaluate import calibrate
 from policy.training.export import actor_probabilities, export
 from policy.training.foresight import ForetellingPPO
 from policy.training.generators import CHEAP, FAMILIES, USUAL, Spread
+from policy.training.improvement import LIVES, improve
 from policy.training.networks import STREAMS, AsymmetricPolicy, MultiStream, PaperExtractor, actor
 from policy.training.pool import Pool, training_pool
 
@@ -57,8 +58,10 @@ class Recipe:
     families: tuple[str, ...] = tuple(FAMILIES)
     spread: Spread = USUAL
     wide_share: float = 0.0
-    unseen_share: float = 0.25  # see `policy.training.dynamics.Rules`, as the next
+    listed_share: float = 0.0  # see `policy.training.pool.training_pool`
+    unseen_share: float = 0.25  # see `policy.training.dynamics.Rules`, as the next two
     windows: tuple[int, int] = (1, 1)
+    unasked_share: float = 0.0
     services: int = 64
     n_steps: int = 32
     minibatches: int = 4
@@ -69,6 +72,7 @@ class Recipe:
     entropy: float = 0.003
     rounds: int = 1  # the steps are divided into rounds, each on fresh traces
     clone_steps: int = 0  # environment steps to imitate the oracle on before PPO
+    improvement_pools: int = 0  # pools of `traces` that `policy.training.improvement` lives through after PPO
     clone_minibatches: int = 1  # what 16 steps of all services are divided into
     without: tuple[str, ...] = ()  # streams the actor is not shown: performance, resources, deployment
 
@@ -86,7 +90,7 @@ SHARES: Final = {
     "reverting": 1,
     "seasonal": 3,
     "transient": 2,
-    "turnover": 4,
+    "turnover": 6,
     "textbook": 4,
 }
 
@@ -111,8 +115,10 @@ PRESETS: Final[dict[str, Recipe]] = {
         traces=2400,
         families=tuple(family for family, share in SHARES.items() for _ in range(share)),
         wide_share=0.2,
+        listed_share=0.5,
         unseen_share=0.3,
         windows=(1, 12),
+        unasked_share=0.2,
         services=512,
         n_steps=64,
         minibatches=16,
@@ -120,6 +126,7 @@ PRESETS: Final[dict[str, Recipe]] = {
         gamma=0.995,
         clone_steps=600_000,
         clone_minibatches=4,
+        improvement_pools=4,
         entropy=0.005,
     ),
 }
@@ -175,7 +182,18 @@ def falling(start: float, turn: int, rounds: int) -> Callable[[float], float]:
 
 def rules_of(recipe: Recipe) -> Rules:
     """The rules of the episodes it is trained on."""
-    return Rules(recipe.observation, recipe.reward, unseen_share=recipe.unseen_share, windows=recipe.windows)
+    return Rules(
+        recipe.observation,
+        recipe.reward,
+        unseen_share=recipe.unseen_share,
+        windows=recipe.windows,
+        unasked_share=recipe.unasked_share,
+    )
+
+
+def pool_of(recipe: Recipe, seed: int) -> Pool:
+    """Traces of the kind it is trained on."""
+    return training_pool(recipe.traces, seed, recipe.families, recipe.spread, recipe.wide_share, recipe.listed_share)
 
 
 def build(recipe: Recipe, env: LLMVecEnv) -> Any:
@@ -273,7 +291,7 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
     began = time.monotonic()
     rules = rules_of(recipe)
     digest = hashlib.sha256()
-    learning_s, steps_done, shift, ratio = 0.0, 0, 0.0, 0.0
+    learning_s, steps_done, shift, ratio, corrected = 0.0, 0, 0.0, 0.0, 0.0
     model: Any = None
 
     def save() -> dict[str, Any]:
@@ -285,6 +303,7 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
             "seconds": round(time.monotonic() - began),
             "retrain_shift": shift,
             "judged_ratio": round(ratio, 4),
+            "corrected_share": round(corrected, 5),
             "agreement": agreement,
         }
         model.save(out.with_suffix(".zip"))
@@ -294,7 +313,7 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
     average = _Average()
     agreement: dict[str, int] = {}
     for turn in range(recipe.rounds):
-        pool = training_pool(recipe.traces, recipe.seed + turn, recipe.families, recipe.spread, recipe.wide_share)
+        pool = pool_of(recipe, recipe.seed + turn)
         digest.update(pool.sha256.encode())
         dict_space = recipe.observation == "multistream"
         env = LLMVecEnv(pool, recipe.services, rules, recipe.seed + turn, dict_space, _SCALE[recipe.reward])
@@ -317,6 +336,12 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
     count = max(1, min(CALIBRATION_TRACES, recipe.traces // len(families)))
     judges = {f: training_pool(count, recipe.seed + 1_000, (f,), recipe.spread) for f in families}
     shift, ratio = calibrate(model.policy, recipe.observation, judges, recipe.seed + 99)
+    if recipe.improvement_pools:
+        pools = [pool_of(recipe, recipe.seed + 500 + k) for k in range(recipe.improvement_pools)]
+        for pool in pools:
+            digest.update(pool.sha256.encode())
+        lives = len(pools) * LIVES
+        corrected = improve(model.policy, pools, rules, recipe.seed, lambda done: progress("improve", done, lives))
     save()
     agreement = agreement_of(model.policy, recipe.observation, pool, out)
     return save()

@@ -174,3 +174,45 @@ def test_a_vector_of_services_shows_new_episodes_only_where_one_began() -> None:
         np.testing.assert_allclose(observed["hidden"], env.dynamics.hidden(), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(observed["seen"], env.dynamics.tracker.observation(), rtol=1e-5, atol=1e-6)
     assert over >= 8
+
+
+def test_a_retrain_that_somebody_else_starts_happens_and_is_not_judged(pool: Pool) -> None:
+    rules = Rules(reward="regret", unasked_share=1.0, in_order=True, **SURE)
+    env, calm = (Dynamics(pool, len(pool), each, seed=6) for each in (rules, Rules(reward="regret", in_order=True)))
+    env.reset(), calm.reset()
+    assert not calm.unasked.any()
+    started = np.zeros(len(pool), dtype=np.int64)
+    for _ in range(int(pool.steps.min()) - 1):
+        free, wanted = ~env.in_flight(), env.unasked[env.rows, env.t]
+        by_others = free & (wanted > 0)
+        masks = env.masks()
+        np.testing.assert_array_equal(masks.argmax(axis=1)[by_others], wanted[by_others])
+        assert (masks.sum(axis=1)[by_others] == 1).all()
+        assert (masks.sum(axis=1)[free & ~by_others] == 3).all()
+        outcome = env.step(np.zeros(len(pool), dtype=np.int64))
+        started += by_others
+        assert (env.pending[by_others] == env.t[by_others] - 1).all() or (pool.delays[by_others] == 1).any()
+        assert (outcome.reward[by_others] == 0.0).all()
+        line = pool.line_starts[by_others] + env.t[by_others] - 1
+        assert (outcome.cost_usd[by_others] >= pool.job_usd[line, wanted[by_others] - 1]).all()
+    assert started.sum() >= len(pool)
+
+
+def test_services_at_list_prices_pay_the_same_at_every_step_on_clouds_that_take_as_long() -> None:
+    families = ("turnover", "sudden")
+    usual, some = (training_pool(40, 3, families, wide_share=0.5, listed_share=share) for share in (0.0, 0.6))
+    still = [
+        bool(np.ptp(some.job_usd[start : start + steps], axis=0).max() < 1e-9)
+        for start, steps in zip(some.line_starts, some.steps, strict=True)
+    ]
+    sudden = np.arange(40) % 2 == 1
+    rng = np.random.default_rng(3)
+    wide, plain = rng.random(40) < 0.5, rng.random(40) < 0.6
+    assert still == list(plain & (wide | ~sudden))
+    for k, start in enumerate(some.line_starts):
+        np.testing.assert_allclose(some.job_usd[start], usual.job_usd[start], rtol=1e-5)  # a retrain costs what it did
+        if still[k]:
+            assert some.delays[k, 0] == some.delays[k, 1] == usual.delays[k, 0]
+        else:
+            np.testing.assert_array_equal(some.job_usd[start : start + 9], usual.job_usd[start : start + 9])
+    np.testing.assert_array_equal(some.quality, usual.quality)
