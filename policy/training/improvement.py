@@ -21,7 +21,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import nn
 
 from policy.history import Floats
-from policy.training.dynamics import Dynamics, Rules
+from policy.training.dynamics import Dynamics, Observation, Rules
 from policy.training.evaluate import lived
 from policy.training.export import actor_probabilities
 from policy.training.networks import actor
@@ -109,7 +109,7 @@ def improve(policy: Any, pools: Sequence[Pool], rules: Rules, seed: int, progres
     """
 
     def act(observed: Floats) -> Floats:
-        return actor_probabilities(policy, "multistream", observed)
+        return actor_probabilities(policy, rules.observation, observed)
 
     lives = []
     for number, pool in enumerate(pools):
@@ -127,7 +127,7 @@ def improve(policy: Any, pools: Sequence[Pool], rules: Rules, seed: int, progres
         random_state=seed,
     )
     trees.fit(asked, np.clip(dearer, *_CUT))
-    return teach(policy, met, trees.predict(met), seed)
+    return teach(policy, rules.observation, met, trees.predict(met), seed)
 
 
 def goals_of(chances: Floats, dearer: Floats) -> tuple[Floats, NDArray[np.bool_]]:
@@ -142,22 +142,21 @@ def goals_of(chances: Floats, dearer: Floats) -> tuple[Floats, NDArray[np.bool_]
     return np.where(wrong[:, None], retrain, chances), wrong
 
 
-def teach(policy: Any, states: Floats32, dearer: Floats, seed: int) -> float:
+def teach(policy: Any, observation: Observation, states: Floats32, dearer: Floats, seed: int) -> float:
     """Fit the actor to `goals_of` its own probabilities in `states`, (N, D). Returns the share that it was wrong in."""
     x = torch.as_tensor(states)
     with torch.no_grad():
-        chances = torch.softmax(actor(policy, "multistream", x)[0], dim=1)
+        chances = torch.softmax(actor(policy, observation, x)[0], dim=1)
     goal, wrong = goals_of(chances.numpy().astype(np.float64), dearer)
     goals, weight = torch.as_tensor(goal, dtype=torch.float32), torch.as_tensor(1.0 + 4.0 * wrong)
-    parts = (policy.pi_features_extractor, policy.mlp_extractor.policy_net, policy.action_net)
-    optimizer = torch.optim.Adam([p for part in parts for p in part.parameters()], lr=_LEARNING_RATE)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=_LEARNING_RATE)  # a critic gets no gradient, and stays
     rng = np.random.default_rng(seed)
     count = max(1, len(states) // _MINIBATCH)
     for done in range(_PASSES * count):
         if done % count == 0:
             batches = np.array_split(rng.permutation(len(states)), count)
         batch = batches[done % count]
-        logits, _ = actor(policy, "multistream", x[batch])
+        logits, _ = actor(policy, observation, x[batch])
         loss = nn.functional.cross_entropy(logits, goals[batch], reduction="none")
         optimizer.param_groups[0]["lr"] = _LEARNING_RATE * (1.0 - done / (_PASSES * count))
         optimizer.zero_grad()

@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from policy.features import FEATURES
 from policy.history import Floats
-from policy.training.dynamics import Dynamics, Rules
+from policy.training import improvement
+from policy.training.dynamics import Dynamics, Observation, Rules
 from policy.training.environment import LLMVecEnv
 from policy.training.evaluate import greedy
 from policy.training.generators import generate
-from policy.training.improvement import CLEAR, LIVES, both_lived, goals_of, teach
+from policy.training.improvement import CLEAR, LIVES, both_lived, goals_of, improve, teach
 from policy.training.pool import Pool, training_pool
 from policy.training.score import run_cost
 from policy.training.train import Recipe, build, fit_scalers, pool_of, train, wander
+
+NAMES = [feature.name for feature in FEATURES]
+TIME, LOST = NAMES.index("time"), NAMES.index("drop_4")
 
 
 def never(observed: Floats) -> Floats:
@@ -47,12 +52,12 @@ def test_states_are_picked_anywhere_in_a_life_and_most_where_the_policy_wavers()
     when: list[NDArray[np.float32]] = []
 
     def wavers_late(observed: Floats) -> Floats:
-        late = observed[:, -59 + 6] * 256.0 >= 100.0  # the dense feature "time"
+        late = observed[:, TIME] * 256.0 >= 100.0
         return np.where(late[:, None], [[0.6, 0.4, 0.0]], [[1.0, 0.0, 0.0]])
 
     for act in (never, wavers_late):
         observed, _, _ = both_lived(act, pool, Rules(failing_share=0.0), seed=1)
-        when.append(observed[:, -59 + 6] * 256.0)
+        when.append(observed[:, TIME] * 256.0)
     steps = int(pool.steps[0])
     assert np.mean(when[0]) == pytest.approx(steps / 2, abs=0.06 * steps)
     assert np.mean(when[1] >= 100.0) > np.mean(when[0] >= 100.0) + 0.2
@@ -76,11 +81,31 @@ def test_an_actor_that_only_holds_is_taught_to_retrain_where_holding_is_dearer_a
     model.policy.action_net.bias.data[0] += 4.0
     act = greedy(model.policy, "multistream")
     assert not act(states).any()
-    low = states[:, -59 + 12] > 0.1  # the dense feature "drop_4": quality lost since the model was new
-    teach(model.policy, states.astype(np.float32), np.where(low, -0.1, 0.1), seed=1)
+    low = states[:, LOST] > 0.1
+    teach(model.policy, "multistream", states.astype(np.float32), np.where(low, -0.1, 0.1), seed=1)
     retrains = act(states) > 0
     assert np.mean(retrains[low]) > 0.95
     assert np.mean(retrains[~low]) < 0.05
+
+
+@pytest.mark.parametrize("observation", ["paper", "multistream"])
+def test_what_the_trees_learnt_is_taught_to_the_actor_and_the_critic_stays(
+    observation: Observation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(improvement, "LIVES", 1)
+    monkeypatch.setattr(improvement, "CLEAR", -9.0)  # whatever the trees say, every hold is wrong
+    recipe = Recipe(observation=observation, seed=2, services=32, n_steps=16)
+    pool = training_pool(30, 599)
+    rules = Rules(observation)
+    model = build(recipe, LLMVecEnv(pool, 32, rules, 2, hidden=observation == "multistream"))
+    policy = model.policy
+    fit_scalers(model, Dynamics(pool, 32, rules), recipe)
+    policy.action_net.bias.data[0] += 4.0
+    critic = [p.clone() for p in policy.value_net.parameters()]
+    before = [p.clone() for p in policy.action_net.parameters()]
+    assert improve(policy, [pool], rules, 1, lambda _: None) == 1.0
+    assert any(bool((a != b).any()) for a, b in zip(before, policy.action_net.parameters(), strict=True))
+    assert all(bool((a == b).all()) for a, b in zip(critic, policy.value_net.parameters(), strict=True))
 
 
 @pytest.mark.slow
