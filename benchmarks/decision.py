@@ -1,14 +1,14 @@
 """Retrain policies over drift families and cost ratios: J/J*, retrains, quality.
 
     python -m benchmarks.decision [--per-family 40] [--family NAME]... [--policy NAME|FILE.onnx]...
-                                  [--ablations] [--json FILE] [--add EARLIER.json]
+                                  [--matrices FOLDER] [--ablations] [--json FILE] [--add EARLIER.json]
 
 The traces are the project's own test set (seeds that nothing is trained or tuned on; families marked * are not
 trained on at all), the two families that are made otherwise (`turnover` is shaped after the real matrices, `textbook`
 is plain decay), and the real matrices, each at three prices; the last three are in no mean over everything.
 `periodic@warm-up` (and cara-t, cara-ct, cara-p) is the rule tuned on the first quarter of the trace it runs on;
 `ppo@cheapest` and the like are ablations. Intervals are 95 %, stratified bootstrap over traces. `--per-family 0` runs
-the real matrices alone.
+the real matrices alone, `--matrices FOLDER` those of a folder instead of the shipped ones.
 """
 
 from __future__ import annotations
@@ -73,13 +73,19 @@ class Row:
     runs: dict[str, list[float]]
 
 
-def jobs_of(per_family: int, families: Sequence[str]) -> list[Job]:
-    """The test set, then the real matrices; of some families alone, those."""
+def jobs_of(per_family: int, families: Sequence[str], matrices: Path = REAL) -> list[Job]:
+    """The test set, then the real matrices; of some families alone, those.
+
+    Raises:
+        InvalidInputError: no matrix in that folder.
+    """
     generated = [(family, "", FIRST_SEED + k) for family in families for k in range(per_family)]
     if tuple(families) != EVERY:
         return generated
-    real = [("real", str(file), index) for file in sorted(REAL.glob("*.npz")) for index in range(len(REAL_RATIOS))]
-    return [*generated, *real]
+    files = sorted(matrices.glob("*.npz"))
+    if not files:
+        raise InvalidInputError(f"--matrices {matrices}: no .npz there")
+    return [*generated, *(("real", str(file), index) for file in files for index in range(len(REAL_RATIOS)))]
 
 
 def trace_of(job: Job) -> Trace:
@@ -102,31 +108,42 @@ def variant_of(name: str, variant: str, trace: Trace) -> Decider:
 
 
 def run_jobs(jobs: Sequence[Job], policies: Sequence[str]) -> list[Row]:
-    """Every policy on some traces. Networks live all of them at once; the first alone too, to be timed."""
+    """Every policy on some traces."""
     traces = [trace_of(job) for job in jobs]
     optima = [oracle(trace) for trace in traces]
-    runs: list[dict[str, list[float]]] = [{} for _ in jobs]
+    runs = runs_of(traces, [seed for _, _, seed in jobs], optima, policies)
+    return [
+        Row(job[0], Path(job[1]).name, job[2], ratio_of(trace), sum(a > 0 for a in best[1]), run)
+        for job, trace, best, run in zip(jobs, traces, optima, runs, strict=True)
+    ]
+
+
+def runs_of(
+    traces: Sequence[Trace],
+    seeds: Sequence[int],
+    optima: Sequence[tuple[float, tuple[int, ...]]],
+    policies: Sequence[str],
+) -> list[dict[str, list[float]]]:
+    """`Row.runs` of every trace. Networks live all of them at once; the first alone too, to be timed."""
+    runs: list[dict[str, list[float]]] = [{} for _ in traces]
     for policy in policies:
         name, _, variant = policy.partition("@")
         network = network_of(name) if not variant else None
         if network is not None:
-            decided = replay_many(traces, network, [seed for _, _, seed in jobs])
-            timed = run_one(traces[0], "", policy, jobs[0][2], optima[0])
+            decided = replay_many(traces, network, seeds)
+            timed = run_one(traces[0], "", policy, seeds[0], optima[0])
             for k, (trace, decisions) in enumerate(zip(traces, decided, strict=True)):
                 micros = 1e6 * timed.seconds_per_decision if k == 0 else float("nan")
                 runs[k][policy] = _entry(run_cost(trace, decisions), optima[k][0], micros)
             continue
-        for k, (trace, (_, _, seed)) in enumerate(zip(traces, jobs, strict=True)):
+        for k, (trace, seed) in enumerate(zip(traces, seeds, strict=True)):
             if variant:
                 decisions = replay(trace, variant_of(name, variant, trace), seed)
                 runs[k][policy] = _entry(run_cost(trace, decisions), optima[k][0], float("nan"))
             else:
                 run = run_one(trace, trace.name, policy, seed, optima[k])
                 runs[k][policy] = [run.ratio, run.retrains, run.mean_quality, 1e6 * run.seconds_per_decision]
-    return [
-        Row(job[0], Path(job[1]).name, job[2], ratio_of(trace), sum(a > 0 for a in best[1]), run)
-        for job, trace, best, run in zip(jobs, traces, optima, runs, strict=True)
-    ]
+    return runs
 
 
 def _entry(score: RunScore, optimum_usd: float, micros: float) -> list[float]:
@@ -313,6 +330,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--per-family", type=int, default=40)
     parser.add_argument("--family", action="append", choices=EVERY, help="default: every one, and the real matrices")
+    parser.add_argument("--matrices", type=Path, default=REAL, help="a folder of measured ones [the shipped]")
     parser.add_argument("--policy", action="append", help="default: every fast rule, ppo, ppo-paper")
     parser.add_argument("--slow", action="store_true", help="with the rivals that take seconds a trace")
     parser.add_argument("--ablations", action="store_true", help="ppo with one thing taken away, each")
@@ -335,7 +353,7 @@ def main() -> None:
     def progress(done: int, of: int) -> None:
         print(f"{done}/{of} traces", file=sys.stderr, flush=True)
 
-    rows = measure(policies, jobs_of(args.per_family, args.family or EVERY), args.workers, progress)
+    rows = measure(policies, jobs_of(args.per_family, args.family or EVERY, args.matrices), args.workers, progress)
     if args.add:
         rows = merged(rows, earlier)
     table = summary(rows)
