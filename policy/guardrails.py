@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from policy.state import cost_usd, is_in_flight
-from shared.contracts import CLOUDS, Action, Cloud, Guardrail, JobRecord
+from shared.contracts import CLOUDS, Action, Cloud, Guardrail, JobRecord, JobStatus
 from shared.settings import Settings
 
 DAY_S: Final = 86_400.0
+#: how often the cooldown is doubled at most: 64 times the usual one
+MOST_DOUBLINGS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Facts:
     now_s: float
     in_flight: JobRecord | None
     ended_s: float | None  # when the last job ended
+    in_vain: int  # jobs in a row, up to the last one, that failed or were rejected
     spent_usd: float  # on jobs started since midnight UTC, estimates included
     unavailable: Mapping[Cloud, str]
     paused: str | None
@@ -42,6 +45,7 @@ class Facts:
             now_s=now_s,
             in_flight=running[0] if running else None,
             ended_s=max((record.updated_s for record in jobs if not is_in_flight(record)), default=None),
+            in_vain=in_vain(jobs),
             spent_usd=sum(cost_usd(record, settings) for record in jobs if record.job.slot_s >= midnight_s),
             unavailable=unavailable,
             paused=paused,
@@ -62,6 +66,22 @@ class Facts:
         return f"job {record.job.job_id} on {record.job.cloud} is {record.status}; one job at a time"
 
 
+def longest_cooldown_slots(settings: Settings) -> float:
+    """The cooldown after so many jobs in vain that it grows no further."""
+    return settings.cooldown_slots * 2.0**MOST_DOUBLINGS
+
+
+def in_vain(jobs: Sequence[JobRecord]) -> int:
+    """How many jobs in a row, up to the last that ended, failed or were rejected; one a person stopped says nothing."""
+    count = 0
+    for record in sorted(jobs, key=lambda record: record.updated_s, reverse=True):
+        if record.status in (JobStatus.FAILED, JobStatus.REJECTED):
+            count += 1
+        elif record.status is JobStatus.LIVE:
+            break
+    return count
+
+
 def _paused(action: Action, facts: Facts) -> tuple[Action, str] | None:
     return None if facts.paused is None else (Action.HOLD, facts.stopped())
 
@@ -71,10 +91,13 @@ def _in_flight(action: Action, facts: Facts) -> tuple[Action, str] | None:
 
 
 def _cooldown(action: Action, facts: Facts) -> tuple[Action, str] | None:
-    wait_s = facts.settings.cooldown_slots * facts.settings.slot_seconds
+    # what keeps failing is tried less and less often: a cause outside the model is not mended by another job
+    doubled = min(max(facts.in_vain - 1, 0), MOST_DOUBLINGS)
+    wait_s = facts.settings.cooldown_slots * facts.settings.slot_seconds * 2.0**doubled
     if facts.ended_s is None or facts.now_s - facts.ended_s >= wait_s:
         return None
-    return Action.HOLD, f"the last job ended {facts.now_s - facts.ended_s:.0f} s ago; the cooldown is {wait_s:.0f} s"
+    told = f"the last job ended {facts.now_s - facts.ended_s:.0f} s ago; the cooldown is {wait_s:.0f} s"
+    return Action.HOLD, f"{told}, as the last {facts.in_vain} jobs failed or were rejected" if doubled else told
 
 
 def _unavailable(action: Action, facts: Facts) -> tuple[Action, str] | None:

@@ -10,6 +10,7 @@ import logging
 from typing import Final, NamedTuple
 
 from functions.usecases.deps import Deps
+from policy.guardrails import longest_cooldown_slots
 from shared.contracts import IN_FLIGHT, Cloud, JobRecord, job_id_for
 from shared.errors import ConflictError
 from shared.settings import Settings
@@ -56,7 +57,7 @@ class Ledger(NamedTuple):
 
 def look_back_s(cfg: Settings) -> float:
     """For how long a job that is over still matters to a decision, or might still be claimed."""
-    slots = cfg.cooldown_slots + 2 * cfg.window_slots + cfg.static_every_slots
+    slots = longest_cooldown_slots(cfg) + 2 * cfg.window_slots + cfg.static_every_slots
     return max(SHORTEST_LOOK_BACK_S, slots * cfg.slot_seconds + 4.0 * cfg.job_deadline_seconds)
 
 

@@ -92,6 +92,32 @@ def test_cooldown_after_the_last_job(record: Callable[..., JobRecord]) -> None:
     assert decide(window(GOOD), context(jobs=(later,)), ALWAYS).action is Action.RETRAIN_AWS
 
 
+@pytest.mark.parametrize(
+    ("ended", "waits_slots"),
+    [
+        ([JobStatus.LIVE], 5),
+        ([JobStatus.FAILED], 5),
+        ([JobStatus.REJECTED, JobStatus.FAILED], 10),
+        ([JobStatus.REJECTED, JobStatus.STOPPED, JobStatus.REJECTED], 10),
+        ([JobStatus.FAILED, JobStatus.LIVE, JobStatus.FAILED], 5),
+        ([JobStatus.REJECTED] * 4, 40),
+        ([JobStatus.FAILED] * 20, 320),
+    ],
+)
+def test_what_keeps_failing_is_tried_less_and_less_often(
+    ended: list[JobStatus], waits_slots: int, record: Callable[..., JobRecord]
+) -> None:
+    def after(slots: float) -> DecisionRecord:
+        last = NOW - slots * STEP
+        jobs = tuple(record(status, last - 5 - k, last - k, cost_usd=0.0) for k, status in enumerate(ended[::-1]))
+        return decide(window(GOOD), context(jobs=jobs), ALWAYS)
+
+    early, due = after(waits_slots - 1), after(waits_slots)
+    assert (early.action, due.action) == (Action.HOLD, Action.RETRAIN_AWS)
+    assert f"the cooldown is {waits_slots * STEP:.0f} s" in early.reason
+    assert ("failed or were rejected" in early.reason) is (waits_slots > 5)
+
+
 def test_budget_counts_today_only(record: Callable[..., JobRecord]) -> None:
     spent = record(JobStatus.LIVE, NOW - 3600, NOW - 3000, cost_usd=49.9)
     decision = decide(window(GOOD), context(jobs=(spent,)), ALWAYS)
