@@ -334,8 +334,17 @@ def _prices(rng: np.random.Generator, steps: int, spread: Spread) -> tuple[Float
     return cost / hours * np.exp(path), hours
 
 
-def generate(family: str, seed: int, steps: int | None = None, spread: Spread = USUAL) -> Trace:
+def _flicker(rng: np.random.Generator, shape: tuple[int, int], reach: float) -> Floats:
+    """Where the world of each step is beside its path, (T, dimensions): it comes and goes, fast or slowly."""
+    memory = rng.uniform(0.0, 0.95)
+    shocks = rng.normal(0.0, reach * np.sqrt((1.0 - memory**2) / shape[1]), shape)
+    return _autoregressive(rng.normal(0.0, reach / np.sqrt(shape[1]), shape[1]), shocks, memory)
+
+
+def generate(family: str, seed: int, steps: int | None = None, spread: Spread = USUAL, flicker: float = 0.0) -> Trace:
     """One random trace of a family; the same seed gives the same trace. Those of `APART` have their own spread.
+
+    `flicker` is the distance by which the world of a step is beside its path; no policy is trained on that.
 
     Raises:
         InvalidInputError: no such family.
@@ -352,6 +361,8 @@ def generate(family: str, seed: int, steps: int | None = None, spread: Spread = 
         distance = APART[family][0](rng, length)
     else:
         position = movements[family](rng, length, int(rng.integers(*DIMENSIONS)))
+        if flicker:
+            position = position + _flicker(rng, position.shape, flicker)
         # a regime is learnt at once
         distance = distances(position, 1 if family == "recurring" else int(rng.integers(*WINDOW_STEPS)))
     speed = float(np.exp(rng.uniform(*np.log(spread.speed)))) if spread.speed else 1.0

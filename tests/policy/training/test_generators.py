@@ -143,6 +143,16 @@ def test_what_questions_are_worth_by_chance_fades_slowly() -> None:
     assert np.median(later) < 0.4
 
 
+def test_in_a_flickering_world_quality_comes_and_goes_and_no_model_keeps_up() -> None:
+    moved = {}
+    for flicker in (0.0, 0.3):
+        traces = [generate("stable", seed, flicker=flicker) for seed in range(20)]
+        moved[flicker] = np.median([np.diff(t.quality[0]).std() for t in traces])
+        news = [np.nanmean(np.diag(t.quality, 5)) - np.nanmean(t.quality[0, 5:]) for t in traces]
+        assert abs(np.mean(news)) < 0.03, "a new model is no better"
+    assert moved[0.3] > 4.0 * moved[0.0]
+
+
 def test_a_sudden_change_may_bring_an_old_model_nearer() -> None:
     nearer = 0
     for seed in range(40):
