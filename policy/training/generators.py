@@ -344,7 +344,8 @@ def _flicker(rng: np.random.Generator, shape: tuple[int, int], reach: float) -> 
 def generate(family: str, seed: int, steps: int | None = None, spread: Spread = USUAL, flicker: float = 0.0) -> Trace:
     """One random trace of a family; the same seed gives the same trace. Those of `APART` have their own spread.
 
-    `flicker` is the distance by which the world of a step is beside its path, except in `APART`; no policy is trained on it.
+    `flicker` is the distance by which the world of a step is beside its path, except in `APART`; no policy is trained
+    on it.
 
     Raises:
         InvalidInputError: no such family.
