@@ -340,6 +340,8 @@ def main() -> None:
     args = parser.parse_args()
     default = [*(name for name in RIVALS if args.slow or name not in SLOW), "ppo", "ppo-paper"]
     policies = args.policy or default
+    if args.family and args.matrices != REAL:
+        parser.error("--matrices and --family: some families alone go without matrices; give one of the two")
     if args.ablations:
         policies = [*policies, *(f"ppo@{ablation}" for ablation in ABLATIONS)]
     for policy in policies:

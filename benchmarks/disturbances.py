@@ -49,6 +49,11 @@ def _every(quality: Floats, by_step: Floats) -> Floats:
     return quality + by_step[None, :]
 
 
+def as_it_is(quality: Floats, _: Rng) -> Floats:
+    """What is unlike lies elsewhere."""
+    return quality
+
+
 def bad_steps(quality: Floats, rng: Rng) -> Floats:
     """One step in 25 goes badly with any model."""
     steps = len(quality)
@@ -91,16 +96,16 @@ def counted(quality: Floats, rng: Rng) -> Floats:
 
 
 CHANGES: Final[dict[str, Disturbance]] = {
-    "none": lambda quality, _: quality,
+    "none": as_it_is,
     "bad steps": bad_steps,
     "day and night": day_and_night,
-    "few labels": lambda quality, _: quality,
+    "few labels": as_it_is,
     "moods": moods,
     "counted": counted,
     "growing data": growing_data,
     "harder at once": harder_at_once,
     "harder and harder": harder_and_harder,
-    "flicker": lambda quality, _: quality,
+    "flicker": as_it_is,
 }
 
 

@@ -132,6 +132,7 @@ def test_a_silent_cloud_does_not_make_the_counters_fall(quiet, past, now):
 def test_whatever_a_decision_looks_back_to_is_listed(world, past, now):
     cfg = world.deps(cooldown_slots=10_000.0).settings
     assert look_back_s(cfg) > 10_000 * 60
+    assert look_back_s(cfg) > 64 * 10_000 * 60, "so long a cooldown may be after many jobs in vain"
     recent = past(6)
     deps = dataclasses.replace(world.deps(), settings=cfg)
     tick(deps, now)

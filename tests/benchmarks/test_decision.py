@@ -1,0 +1,34 @@
+"""What the decision table is measured on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.decision import EVERY, REAL, REAL_RATIOS, jobs_of, trace_of
+from policy.rivals.tuning import ratio_of
+from policy.training.generators import generate
+from shared.errors import InvalidInputError
+
+
+def test_matrices_of_ones_own_stand_in_for_the_shipped_ones(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        generate("turnover", 1).save(tmp_path / f"{name}.npz")
+    jobs = jobs_of(1, EVERY, tmp_path)
+    assert [family for family, _, _ in jobs[: len(EVERY)]] == list(EVERY)
+    measured = [(Path(file).name, index) for _, file, index in jobs[len(EVERY) :]]
+    assert measured == [(name, index) for name in ("a.npz", "b.npz") for index in range(len(REAL_RATIOS))]
+    for job in jobs[len(EVERY) :]:
+        assert ratio_of(trace_of(job)) == pytest.approx(REAL_RATIOS[job[2]], rel=1e-5)
+
+
+def test_the_shipped_matrices_are_measured_unless_families_are_named() -> None:
+    shipped = {Path(file).name for family, file, _ in jobs_of(0, EVERY) if family == "real"}
+    assert shipped == {file.name for file in REAL.glob("*.npz")}
+    assert [family for family, _, _ in jobs_of(2, ["sudden"])] == ["sudden", "sudden"]
+
+
+def test_a_folder_without_matrices_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"no \.npz there"):
+        jobs_of(0, EVERY, tmp_path)
