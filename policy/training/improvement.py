@@ -57,7 +57,7 @@ class _Picking:
         n = env.count
         self._weight, self._step = np.zeros(n), 0
         self.when = np.full(n, -1)  # -1: it never could act
-        self.cloud = np.ones(n, dtype=np.int64)
+        self.cloud, self.held = np.ones(n, dtype=np.int64), np.ones(n, dtype=bool)
         self.observed = np.zeros((n, env.width), dtype=np.float32)
         self.kept: list[Floats32] = []
 
@@ -70,6 +70,7 @@ class _Picking:
         picked = self._rng.random(env.count) * self._weight < weight  # each step in proportion to its weight
         self.when[picked] = env.t[picked]
         self.cloud[picked] = 1 + (chances[picked, 2] > chances[picked, 1])
+        self.held[picked] = chances[picked].argmax(axis=1) == 0
         self.observed[picked] = observed[picked]
         self.kept.append(observed[free & (self._rng.random(env.count) < _KEPT)].astype(np.float32))
         return np.asarray(chances.argmax(axis=1))
@@ -86,18 +87,13 @@ def both_lived(act: Act, pool: Pool, rules: Rules, seed: int) -> tuple[Floats32,
     def env() -> Dynamics:
         return Dynamics(pool, len(pool), rules, seed)
 
-    first = env()
+    first, again = env(), env()
     picking = _Picking(first, act, seed)
-    lived(first, picking)
-
-    def with_action(action: NDArray[np.int64]) -> Floats:
-        again = env()
-        ratios, _ = lived(
-            again, lambda observed: np.where(again.t == picking.when, action, act(observed).argmax(axis=1))
-        )
-        return ratios
-
-    dearer = with_action(picking.cloud) - with_action(np.zeros_like(picking.cloud))
+    own, _ = lived(first, picking)
+    # the policy's own choice has been lived; now the other one, and the policy again from there on
+    other = np.where(picking.held, picking.cloud, 0)
+    changed, _ = lived(again, lambda observed: np.where(again.t == picking.when, other, act(observed).argmax(axis=1)))
+    dearer = np.where(picking.held, changed - own, own - changed)
     asked = picking.when >= 0
     return picking.observed[asked], dearer[asked], np.concatenate(picking.kept)
 
@@ -117,6 +113,11 @@ def improve(policy: Any, pools: Sequence[Pool], rules: Rules, seed: int, progres
             lives.append(both_lived(act, pool, rules, seed + 10_000 + 100 * number + life))
             progress(len(lives))
     asked, dearer, met = (np.concatenate(parts) for parts in zip(*lives, strict=True))
+    return teach(policy, rules.observation, met, foretelling(asked, dearer, seed).predict(met), seed)
+
+
+def foretelling(asked: Floats32, dearer: Floats, seed: int) -> HistGradientBoostingRegressor:
+    """Trees that foretell by how much a retrain is dearer than a hold, of observations (N, D)."""
     trees = HistGradientBoostingRegressor(
         max_iter=400,
         learning_rate=0.05,
@@ -126,8 +127,7 @@ def improve(policy: Any, pools: Sequence[Pool], rules: Rules, seed: int, progres
         max_features=0.3,
         random_state=seed,
     )
-    trees.fit(asked, np.clip(dearer, *_CUT))
-    return teach(policy, rules.observation, met, trees.predict(met), seed)
+    return trees.fit(asked, np.clip(dearer, *_CUT))
 
 
 def goals_of(chances: Floats, dearer: Floats) -> tuple[Floats, NDArray[np.bool_]]:
