@@ -19,6 +19,7 @@ import pytest
 
 if TYPE_CHECKING:
     from email.message import Message
+    from pathlib import Path
 
     from shared.contracts import Decision, ModelManifest, TrainingJob
     from shared.settings import Settings
@@ -226,9 +227,9 @@ def moto() -> Iterator[None]:
     patch.undo()
 
 
-@pytest.fixture(scope="session")
-def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Azure storage: table, container and queues exist."""
+@contextmanager
+def _azurite(folder: Path) -> Iterator[Settings]:
+    """Azure storage of its own: table, container and queues exist."""
     from azure.data.tables import TableServiceClient
     from azure.storage.blob import BlobServiceClient
     from azure.storage.queue import QueueClient
@@ -240,7 +241,6 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
     blob, queue, table = (free_port() for _ in range(3))
     console = Console(stderr=True, force_terminal=False)
-    folder = tmp_path_factory.mktemp("azurite")
     with Supervisor(folder, console=console, grace_s=1.0) as supervisor:
         command = azurite_command(tool("azurite"), blob, queue, table, folder / "data")
         supervisor.start(Service("azurite", command, tcp_ok(table)))
@@ -250,3 +250,17 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         for name in ("opportune-retrain", "opportune-retrain-poison"):
             QueueClient.from_connection_string(connection, name).create_queue()
         yield Settings(azure_storage_connection=connection)
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Azure storage that the tests of a process share."""
+    with _azurite(tmp_path_factory.mktemp("azurite")) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def own_azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Azure storage that only the tests of a module see: which others ran before in the process does not matter."""
+    with _azurite(tmp_path_factory.mktemp("azurite")) as settings:
+        yield settings
