@@ -23,8 +23,8 @@ from benchmarks.validation import network_of, traces_of
 from policy.features import Tracker
 from policy.history import Floats
 from policy.policies import NetworkPolicy
-from policy.training.dynamics import Dynamics, Rules
-from policy.training.evaluate import lived
+from policy.training.dynamics import Dynamics
+from policy.training.evaluate import lived, scoring_rules
 from policy.training.generators import FAMILIES
 from policy.training.pool import Pool
 from shared.errors import OpportuneError
@@ -64,9 +64,7 @@ KINDS: Final[dict[str, type[Dynamics]]] = {"measured right": Dynamics, "the old 
 
 def ratios(kind: type[Dynamics], pool: Pool, network: NetworkPolicy, window: int) -> Floats:
     """J / J* of every trace, (P,)."""
-    windows = (window, window)
-    rules = Rules(in_order=True, failing_share=0.0, unseen_share=1.0, windows=windows, load_spread=0.0)
-    env = kind(pool, len(pool), rules, SEED)
+    env = kind(pool, len(pool), scoring_rules(window=window), SEED)
 
     def act(observed: Floats) -> NDArray[np.int64]:
         chosen = network.most_probable(observed)

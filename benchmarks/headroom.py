@@ -1,6 +1,6 @@
 """How much better could a network choose, and what would it have to know for that?
 
-    python -m benchmarks.headroom [--per-family 1500] [--lives 6] [--policy NAME|FILE.onnx]
+    python -m benchmarks.headroom [--per-family 1500] [--lives 6] [--judged 300] [--policy NAME|FILE.onnx]
 
 From states of services' lives a hold and a retrain are both lived to the end, the network deciding everything else.
 Trees learn the difference: from what the network sees, and from that and the family, which nobody is told in life. Then
@@ -22,10 +22,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.validation import FIRST_SEED, Score, Scores, network_of, paired, score, traces_of
+from benchmarks.validation import Score, Scores, network_of, paired, score, score_of, traces_of
 from policy.history import Floats
-from policy.training.dynamics import Rules
-from policy.training.evaluate import ratios
+from policy.policies import NetworkPolicy
+from policy.training.evaluate import scoring_rules
 from policy.training.generators import FAMILIES, generate
 from policy.training.improvement import both_lived, foretelling
 from policy.training.pool import Pool
@@ -35,8 +35,6 @@ from shared.errors import OpportuneError
 ASKED_SEED: Final = 505_000_000
 #: a difference in J/J* from which on the trees overrule the network
 CLEAR: Final = 0.01
-#: as decisions are scored: every former model re-evaluated, no job fails
-RULES: Final = Rules(in_order=True, failing_share=0.0, unseen_share=0.0, load_spread=0.0)
 
 Dearer = Callable[[Floats], Floats]
 """Observations (N, D) -> by how much of J* a retrain is dearer than a hold, (N,)."""
@@ -46,7 +44,7 @@ def asked(name: str, family: str, count: int, lives: int) -> tuple[Floats, Float
     """Observations of picked states of a family, (N, D), and by how much of J* a retrain there is dearer, (N,)."""
     network = network_of(name)
     pool = Pool(generate(family, ASKED_SEED + k) for k in range(count))
-    found = [both_lived(network.probabilities_of, pool, RULES, ASKED_SEED + life) for life in range(lives)]
+    found = [both_lived(network.probabilities_of, pool, scoring_rules(), ASKED_SEED + life) for life in range(lives)]
     seen, dearer, _ = zip(*found, strict=True)
     return np.concatenate(seen), np.concatenate(dearer)
 
@@ -58,9 +56,8 @@ def with_family(observed: Floats, family: str) -> Floats:
     return np.concatenate([observed, told], axis=1)
 
 
-def overruled(name: str, family: str, count: int, dearer: Dearer) -> Score:
+def overruled(network: NetworkPolicy, pool: Pool, dearer: Dearer) -> Score:
     """Score the network where `dearer` decides what it is clear about."""
-    network, pool = network_of(name), traces_of(family, count)
 
     def act(observed: Floats) -> NDArray[np.int64]:
         chances, difference = network.probabilities_of(observed), dearer(observed)
@@ -68,8 +65,7 @@ def overruled(name: str, family: str, count: int, dearer: Dearer) -> Score:
         changed = np.where((likely == 0) & (difference < -CLEAR), 1 + chances[:, 1:].argmax(axis=1), likely)
         return np.where((likely > 0) & (difference > CLEAR), 0, changed)
 
-    ratio, retrains = ratios(pool, "multistream", act, FIRST_SEED)
-    return Score(ratio, float(retrains.sum() / max(np.count_nonzero(pool.best_action), 1)))
+    return score_of(act, pool, "multistream")
 
 
 def main() -> None:
@@ -83,11 +79,11 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        observation = network_of(args.policy).observation
+        network = network_of(args.policy)
     except OpportuneError as error:
         parser.error(str(error))
-    if observation != "multistream":
-        parser.error(f"--policy {args.policy}: sees {observation!r}; give a multi-stream network")
+    if network.observation != "multistream":
+        parser.error(f"--policy {args.policy}: sees {network.observation!r}; give a multi-stream network")
     if min(args.per_family, args.lives, args.judged) < 1:
         parser.error("--per-family, --lives and --judged: at least one")
     states: dict[str, tuple[Floats, Floats]] = {}
@@ -100,14 +96,15 @@ def main() -> None:
     dearer = np.concatenate([difference for _, difference in states.values()])
     plain = foretelling(np.concatenate([seen for seen, _ in states.values()]), dearer, seed=1)
     told = foretelling(np.concatenate([with_family(seen, f) for f, (seen, _) in states.items()]), dearer, seed=1)
-    network = network_of(args.policy)
-    alone: Scores = {family: score(network, traces_of(family, args.judged)) for family in FAMILIES}
+
+    def knowing(family: str) -> Dearer:
+        return lambda observed: told.predict(with_family(observed, family))
+
+    judged = {family: traces_of(family, args.judged) for family in FAMILIES}
+    alone: Scores = {family: score(network, traces) for family, traces in judged.items()}
     results = {
-        "from what it sees": {f: overruled(args.policy, f, args.judged, plain.predict) for f in FAMILIES},
-        "and knowing the family": {
-            f: overruled(args.policy, f, args.judged, lambda x, f=f: told.predict(with_family(x, f)))  # type: ignore[misc]
-            for f in FAMILIES
-        },
+        "from what it sees": {f: overruled(network, traces, plain.predict) for f, traces in judged.items()},
+        "and knowing the family": {f: overruled(network, traces, knowing(f)) for f, traces in judged.items()},
     }
     print(f"{len(dearer)} states; J/J* (retrains), then the paired difference from {args.policy} alone\n")
     print(f"| decided by | ten families | {' | '.join(FAMILIES)} |\n|{'---|' * (2 + len(FAMILIES))}")

@@ -19,7 +19,8 @@ import numpy as np
 from benchmarks.validation import network_of
 from policy.history import Floats
 from policy.policies import NetworkPolicy
-from policy.training.dynamics import Dynamics, Rules
+from policy.training.dynamics import Dynamics
+from policy.training.evaluate import scoring_rules
 from policy.training.generators import FAMILIES, generate
 from policy.training.pool import Pool
 from policy.training.probe import HORIZON, NOISE_SD, PRICE_SHARE, REST, UNSURE, doubted, pays
@@ -42,8 +43,7 @@ def live(
     horizon: float = HORIZON,
 ) -> Score:
     """Every trace of the pool at once, decided as `policy.training.probe.ProbingPolicy` does. `unsure` empty: alone."""
-    rules = Rules("multistream", in_order=True, failing_share=0.0, unseen_share=0.0, load_spread=0.0)
-    env, rng = Dynamics(pool, len(pool), rules, FIRST_SEED), np.random.default_rng(1)
+    env, rng = Dynamics(pool, len(pool), scoring_rules(), FIRST_SEED), np.random.default_rng(1)
     observed = env.reset()
     spent, probes, retrains = (np.zeros(len(pool)) for _ in range(3))
     last, running, t = np.full(len(pool), -REST), np.ones(len(pool), dtype=bool), 0

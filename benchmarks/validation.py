@@ -14,14 +14,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policy.history import Floats
 from policy.policies import NetworkPolicy, load_policy
+from policy.training.dynamics import Observation
 from policy.training.evaluate import ratios
 from policy.training.generators import APART, FAMILIES, generate
 from policy.training.pool import Pool
@@ -62,7 +64,14 @@ def traces_of(family: str, count: int) -> Pool:
 
 def score(network: NetworkPolicy, pool: Pool, window: int | None = None) -> Score:
     """Score the most probable action of a network."""
-    ratio, retrains = ratios(pool, network.metadata["observation"], network.most_probable, FIRST_SEED, window)
+    return score_of(network.most_probable, pool, network.metadata["observation"], window)
+
+
+def score_of(
+    act: Callable[[Floats], NDArray[np.int64]], pool: Pool, observation: Observation, window: int | None = None
+) -> Score:
+    """Score what maps observations (N, D) to actions (N,), under the noise that every policy meets here."""
+    ratio, retrains = ratios(pool, observation, act, FIRST_SEED, window)
     return Score(ratio, float(retrains.sum() / max(np.count_nonzero(pool.best_action), 1)))
 
 

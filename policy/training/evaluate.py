@@ -20,6 +20,16 @@ SHIFTS: Final = (0.0, -0.15, -0.3, -0.45, -0.6)
 CALM: Final = 1.25
 
 
+def scoring_rules(observation: Observation = "multistream", window: int | None = None) -> Rules:
+    """How decisions are scored: every service lives its own trace, no job fails, and former models are re-evaluated.
+
+    With a `window`, the quality is measured as in a live service: the mean of that many steps of the serving model, and
+    nobody re-evaluates former ones.
+    """
+    unseen, windows = (0.0, (1, 1)) if window is None else (1.0, (window, window))
+    return Rules(observation, in_order=True, failing_share=0.0, unseen_share=unseen, windows=windows, load_spread=0.0)
+
+
 def ratios(
     pool: Pool,
     observation: Observation,
@@ -27,14 +37,8 @@ def ratios(
     seed: int = 0,
     window: int | None = None,
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """(J / J* of every trace, retrains) of a policy; `act` maps observations (N, D) to actions (N,).
-
-    With a `window`, the quality is measured as in a live service: the mean of that many steps of the serving model, and
-    nobody re-evaluates former ones.
-    """
-    unseen, windows = (0.0, (1, 1)) if window is None else (1.0, (window, window))
-    rules = Rules(observation, in_order=True, failing_share=0.0, unseen_share=unseen, windows=windows, load_spread=0.0)
-    return lived(Dynamics(pool, len(pool), rules, seed), act)
+    """(J / J* of every trace, retrains) under `scoring_rules`; `act` maps observations (N, D) to actions (N,)."""
+    return lived(Dynamics(pool, len(pool), scoring_rules(observation, window), seed), act)
 
 
 def lived(env: Dynamics, act: Callable[[Floats], NDArray[np.int64]]) -> tuple[Floats, NDArray[np.int64]]:

@@ -57,23 +57,23 @@ class _Picking:
         n = env.count
         self._weight, self._step = np.zeros(n), 0
         self.when = np.full(n, -1)  # -1: it never could act
-        self.cloud, self.held = np.ones(n, dtype=np.int64), np.ones(n, dtype=bool)
+        self.other = np.zeros(n, dtype=np.int64)  # what the policy would not do there: its likelier cloud, or hold
         self.observed = np.zeros((n, env.width), dtype=np.float32)
         self.kept: list[Floats32] = []
 
     def __call__(self, observed: Floats) -> NDArray[np.int64]:
         chances, env = self._act(observed), self._env
+        likeliest: NDArray[np.int64] = chances.argmax(axis=1)
         free = env.masks().all(axis=1) & (self._step < env.pool.steps[env.trace])
         self._step += 1
         weight = np.where(free, _SURE + np.sqrt(chances[:, 0] * (1.0 - chances[:, 0])), 0.0)
         self._weight += weight
         picked = self._rng.random(env.count) * self._weight < weight  # each step in proportion to its weight
         self.when[picked] = env.t[picked]
-        self.cloud[picked] = 1 + (chances[picked, 2] > chances[picked, 1])
-        self.held[picked] = chances[picked].argmax(axis=1) == 0
+        self.other[picked] = np.where(likeliest == 0, 1 + (chances[:, 2] > chances[:, 1]), 0)[picked]
         self.observed[picked] = observed[picked]
         self.kept.append(observed[free & (self._rng.random(env.count) < _KEPT)].astype(np.float32))
-        return np.asarray(chances.argmax(axis=1))
+        return likeliest
 
 
 def both_lived(act: Act, pool: Pool, rules: Rules, seed: int) -> tuple[Floats32, Floats, Floats32]:
@@ -83,17 +83,13 @@ def both_lived(act: Act, pool: Pool, rules: Rules, seed: int) -> tuple[Floats32,
     that were met (M, D).
     """
     rules = replace(rules, in_order=True)
-
-    def env() -> Dynamics:
-        return Dynamics(pool, len(pool), rules, seed)
-
-    first, again = env(), env()
+    first, again = (Dynamics(pool, len(pool), rules, seed) for _ in range(2))
     picking = _Picking(first, act, seed)
     own, _ = lived(first, picking)
     # the policy's own choice has been lived; now the other one, and the policy again from there on
-    other = np.where(picking.held, picking.cloud, 0)
+    other = picking.other
     changed, _ = lived(again, lambda observed: np.where(again.t == picking.when, other, act(observed).argmax(axis=1)))
-    dearer = np.where(picking.held, changed - own, own - changed)
+    dearer = np.where(other > 0, changed - own, own - changed)
     asked = picking.when >= 0
     return picking.observed[asked], dearer[asked], np.concatenate(picking.kept)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.decision import EVERY, REAL, REAL_RATIOS, jobs_of, trace_of
+from benchmarks.decision import EVERY, REAL, REAL_RATIOS, jobs_of, main, trace_of
 from policy.rivals.tuning import ratio_of
 from policy.training.generators import generate
 from shared.errors import InvalidInputError
@@ -27,6 +27,15 @@ def test_the_shipped_matrices_are_measured_unless_families_are_named() -> None:
     shipped = {Path(file).name for family, file, _ in jobs_of(0, EVERY) if family == "real"}
     assert shipped == {file.name for file in REAL.glob("*.npz")}
     assert [family for family, _, _ in jobs_of(2, ["sudden"])] == ["sudden", "sudden"]
+
+
+def test_families_and_matrices_of_ones_own_are_not_measured_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["decision", "--family", "sudden", "--matrices", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "some families alone go without matrices" in capsys.readouterr().err
 
 
 def test_a_folder_without_matrices_is_told(tmp_path: Path) -> None:

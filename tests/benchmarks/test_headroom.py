@@ -10,20 +10,20 @@ from policy.training.generators import FAMILIES
 
 def test_trees_that_are_not_clear_leave_the_network_alone():
     alone = score(network_of("ppo"), traces_of("sudden", 4))
-    same = overruled("ppo", "sudden", 4, lambda observed: np.full(len(observed), 0.9 * CLEAR))
+    same = overruled(network_of("ppo"), traces_of("sudden", 4), lambda observed: np.full(len(observed), 0.9 * CLEAR))
     assert (same.ratios == alone.ratios).all()
     assert same.times == alone.times
 
 
 def test_trees_that_find_every_retrain_too_dear_end_at_never():
     held, _ = ratios(traces_of("sudden", 4), "multistream", lambda x: np.zeros(len(x), dtype=np.int64), FIRST_SEED)
-    never = overruled("ppo", "sudden", 4, lambda observed: np.full(len(observed), 2.0 * CLEAR))
+    never = overruled(network_of("ppo"), traces_of("sudden", 4), lambda observed: np.full(len(observed), 2.0 * CLEAR))
     assert never.times == 0.0
     assert (never.ratios == held).all()
 
 
 def test_trees_that_find_every_hold_too_dear_retrain_whenever_they_may():
-    eager = overruled("ppo", "stable", 2, lambda observed: np.full(len(observed), -2.0 * CLEAR))
+    eager = overruled(network_of("ppo"), traces_of("stable", 2), lambda observed: np.full(len(observed), -2.0 * CLEAR))
     assert eager.ratios.min() > 1.5
     assert eager.times > 5.0
 

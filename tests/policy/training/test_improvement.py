@@ -19,6 +19,7 @@ from policy.training.generators import generate
 from policy.training.improvement import CLEAR, LIVES, both_lived, goals_of, improve, teach
 from policy.training.pool import Pool, training_pool
 from policy.training.score import run_cost
+from policy.training.trace import Trace
 from policy.training.train import Recipe, build, fit_scalers, pool_of, train, wander
 
 NAMES = [feature.name for feature in FEATURES]
@@ -45,6 +46,29 @@ def test_the_difference_is_that_of_two_whole_lives() -> None:
         ]
         assert np.abs(np.array(possible) - difference).min() < 1e-5
         assert np.isfinite(seen).all()
+
+
+def test_where_the_policy_retrains_the_other_life_is_the_one_that_waits_a_step() -> None:
+    traces = [generate("sudden", 70 + k) for k in range(6)]
+    rules = Rules(failing_share=0.0, load_spread=0.0)
+
+    def always(observed: Floats) -> Floats:
+        return np.tile([0.1, 0.8, 0.1], (len(observed), 1))
+
+    def cost_usd(trace: Trace, waits: int | None) -> float:
+        """Of retraining whenever it may, except at the step `waits`."""
+        decisions, t = [0] * trace.steps, 0
+        while t < trace.steps:
+            decisions[t] = int(t != waits)
+            t += int(trace.delays[0]) if t != waits else 1
+        return run_cost(trace, decisions).cost_usd
+
+    _, dearer, _ = both_lived(always, Pool(traces), rules, seed=5)
+    for trace, difference in zip(traces, dearer, strict=True):
+        optimum = Pool([trace]).optimum_usd[0]
+        free = range(0, trace.steps, int(trace.delays[0]))
+        possible = [(cost_usd(trace, None) - cost_usd(trace, when)) / optimum for when in free]
+        assert np.abs(np.array(possible) - difference).min() < 1e-5
 
 
 def test_states_are_picked_anywhere_in_a_life_and_most_where_the_policy_wavers() -> None:
