@@ -14,15 +14,15 @@ help: ## show this list
 install: $(VENV)/.installed .tools/.installed ## everything below needs this; does nothing the second time
 
 $(VENV)/.installed: requirements/all.txt pyproject.toml
-	@local/tools/install-python.sh $(PYTHON) $(VENV)
+	@scripts/install-python.sh $(PYTHON) $(VENV)
 	@touch $@
 
-.tools/.installed: local/tools/package.json local/tools/package-lock.json local/tools/install-tools.sh
-	@local/tools/install-tools.sh .tools
+.tools/.installed: scripts/package.json scripts/package-lock.json scripts/install-tools.sh
+	@scripts/install-tools.sh .tools
 	@touch $@
 
-.venv313/.installed: requirements/runtimes.txt infra/install-runtimes.sh
-	@infra/install-runtimes.sh .venv313 .tools
+.venv313/.installed: requirements/runtimes.txt scripts/install-runtimes.sh
+	@scripts/install-runtimes.sh .venv313 .tools
 	@touch $@
 
 run: install ## the closed loop on the embedded local clouds, ending in a report
@@ -41,7 +41,7 @@ test: check .venv313/.installed ## everything that must hold, in parallel
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 lock: install ## after editing the dependencies: pin them again
-	@local/tools/lock.sh $(VENV)
+	@scripts/lock.sh $(VENV)
 
 clean: ## remove what the commands above made
 	rm -rf build $(VENV) .venv313 .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

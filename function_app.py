@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import azure.functions as func
 
-from functions.azure import eventgrid, http, queue, timer
+from functions.azure import http
+from functions.azure import retrain as queue
+from functions.azure import schedule as timer
+from functions.azure import training_events as eventgrid
 from shared.logs import log_json
 
 log_json(service="opportune", cloud="azure")

@@ -85,7 +85,7 @@ def _run(traces: Sequence[str], policies: Sequence[str], seed: int, workers: int
     from rich.console import Console
     from rich.progress import Progress
 
-    from policy.training.backtest import backtest as run_all
+    from policy.training.evaluation.backtest import backtest as run_all
 
     console = Console(stderr=True)
     shown = Progress(console=console, transient=True) if not quiet and console.is_terminal else None
@@ -125,8 +125,8 @@ def _draw(runs: Sequence[Any], picture: Path) -> None:
     import numpy as np
 
     from cli.picture import Line, Panel, svg
-    from policy.training.score import oracle, run_cost
-    from policy.training.trace import load
+    from policy.training.simulator.score import oracle, run_cost
+    from policy.training.simulator.trace import load
 
     names = list(dict.fromkeys(run.trace for run in runs))
     panels = []

@@ -38,8 +38,8 @@ def report(
     step_s: int | None,
 ) -> None:
     """Fetch, fit, replay and print."""
-    from policy.training.backtest import check_policy
-    from policy.training.own_history import answer, grid_of, history_of_window, step_seconds
+    from policy.training.evaluation.backtest import check_policy
+    from policy.training.evaluation.own_history import answer, grid_of, history_of_window, step_seconds
     from shared.adapters.prometheus import PrometheusMetrics
     from shared.settings import Settings
 

@@ -37,7 +37,7 @@ def collect(url: str, since: str, until: str | None, step_s: float | None, servi
     import numpy as np
 
     from cli.backtest_prometheus import parse_time
-    from policy.state import MAX_GAP_SLOTS, METRICS, interpolate, query
+    from policy.observation.live import MAX_GAP_SLOTS, METRICS, interpolate, query
     from shared.adapters.prometheus import PrometheusMetrics
     from shared.settings import Settings
 

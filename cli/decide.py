@@ -25,7 +25,7 @@ def decide(url: str | None, name: str | None, service: str | None, as_json: bool
     """
     from policy.decide import DecisionContext, live_policy
     from policy.decide import decide as tick
-    from policy.state import window_of
+    from policy.observation.live import window_of
     from shared.adapters.prometheus import PrometheusMetrics
     from shared.contracts import MetricWindow, new_trace_id, slot_of
     from shared.errors import MetricsError
@@ -60,7 +60,7 @@ def _show(decision: Any, window: Any, context: Any) -> None:
     from rich.table import Table
 
     from policy.explain import expected_costs
-    from policy.state import OBSERVATION, history_of
+    from policy.observation.live import OBSERVATION, history_of
     from shared.contracts import MetricWindow
 
     console = Console()

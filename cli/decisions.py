@@ -13,7 +13,7 @@ import msgspec
 from cli.clouds import deployment, each, service_option
 from shared.contracts import Decision, job_id_for
 from shared.errors import InvalidInputError
-from shared.state import State
+from shared.records import State
 
 _UNITS: Final = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 

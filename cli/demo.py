@@ -90,8 +90,8 @@ def demo(
     """
     from rich.console import Console
 
-    from local.demo import DemoOptions, run_demo
-    from local.results_table import print_results
+    from local.demo.results_table import print_results
+    from local.demo.run import DemoOptions, run_demo
 
     console = Console(stderr=True)
     options = DemoOptions(

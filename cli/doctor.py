@@ -16,8 +16,8 @@ from cli.clouds import deployment, service_option
 from cli.redrive import LOOK_S
 from shared.errors import ConfigurationError, NoSamplesError, OpportuneError, UnavailableError
 from shared.ports import CloudServices
+from shared.records import State
 from shared.settings import Settings
-from shared.state import State
 
 #: a clock further off than this puts a decision into the wrong slot, and breaks request signatures
 MOST_SKEW_S: Final = 30.0
@@ -120,7 +120,7 @@ def _clock(settings: Settings) -> str:
 
 
 def _metrics(settings: Settings) -> str:
-    from policy.state import METRICS, window_of
+    from policy.observation.live import METRICS, window_of
     from shared.adapters.prometheus import PrometheusMetrics
 
     token = settings.prometheus_token

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from cli.clouds import deployment, each, service_option
-from shared.state import Control, State
+from shared.records import Control, State
 
 
 @click.command()

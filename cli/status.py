@@ -11,8 +11,8 @@ from cli.clouds import deployment, each, service_option
 from cli.redrive import LOOK_S
 from shared.contracts import IN_FLIGHT
 from shared.ports import CloudServices
+from shared.records import State
 from shared.settings import Settings
-from shared.state import State
 
 
 @click.command()

@@ -47,8 +47,8 @@ def build(questions: str, skip: int, out: Path, executor: Any, workers: int, **o
     from rich.console import Console
 
     from cli.trace_learner import make_base, run_task
-    from policy.training import matrices
-    from training_containers.finetune.data import load_questions
+    from policy.training.simulator import matrices
+    from training_containers.finetune.data.source import load_questions
 
     stream = [(q.question, q.answers) for q in load_questions(questions)[skip:]]
     economics = {key: options.pop(key) for key in ("step_minutes", "value", "price_aws", "price_azure", "train_hours")}
@@ -86,8 +86,8 @@ def show(files: tuple[str, ...]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from policy.training.score import oracle, run_cost
-    from policy.training.trace import load
+    from policy.training.simulator.score import oracle, run_cost
+    from policy.training.simulator.trace import load
 
     table = Table()
     for column in ("trace", "steps", "minutes", "retrain $", "J never $", "J* $", "retrains in J*"):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from policy.training.matrices import Question, Recipe, Row, Task
+from policy.training.simulator.matrices import Question, Recipe, Row, Task
 
 BATCH_SIZE = 32
 SMALL = "small"
@@ -36,11 +36,11 @@ def run_task(task: Task) -> Row:
     import torch
 
     from shared.contracts import FeedbackPair
-    from training_containers.finetune.encoding import encode_pairs, load_tokenizer
-    from training_containers.finetune.evaluation import answer_all
+    from training_containers.finetune.loop.encoding import encode_pairs, load_tokenizer
+    from training_containers.finetune.loop.evaluation import answer_all
+    from training_containers.finetune.loop.trainer import Plan, fit, quiet
     from training_containers.finetune.model import load_model, save_model_files
-    from training_containers.finetune.trainer import Plan, fit, quiet
-    from training_containers.scoring import bleu1, exact_match
+    from training_containers.model.scoring import bleu1, exact_match
 
     begin = time.monotonic()
     torch.set_num_threads(1)

@@ -44,8 +44,8 @@ def train(
     """
     if out.suffix != ".onnx":
         raise InvalidInputError(f"--out {out}: the file name must end in .onnx")
-    from policy.training.train import PRESETS, Recipe, with_overrides
-    from policy.training.train import train as run
+    from policy.training.ppo.train import PRESETS, Recipe, with_overrides
+    from policy.training.ppo.train import train as run
 
     recipe = with_overrides(
         PRESETS[preset] if preset else Recipe(),

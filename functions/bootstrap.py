@@ -12,11 +12,11 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from functions.usecases.deps import Deps
+from functions.clouds import Deps
 from shared.contracts import Cloud
 from shared.ports import CloudServices, MetricsSource
+from shared.records import State
 from shared.settings import Settings
-from shared.state import State
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -113,10 +113,10 @@ def _policy(cfg: Settings) -> Policy:
 @functools.cache
 def web_app(cloud: Cloud) -> Flask:
     """The HTTP function in `cloud`."""
-    from functions.usecases.inference import Inference, RouteCache
-    from functions.web import create_app
+    from functions.routing.inference import Inference, RouteCache
+    from functions.routing.router import Router
+    from functions.web.app import create_app
     from shared.adapters.inference import CloudInference
-    from shared.routing import Router
 
     cfg = settings(cloud)
     state = State(cloud_services(cloud, cfg).documents)

@@ -32,7 +32,7 @@ MOUNTED_AT: Final = {"aws": "/var/task", "azure": "/home/site/wwwroot"}
 LIMITS_MB: Final = {"aws": 110.0, "aws zip": 45.0, "azure": 120.0}
 PROJECT: Final = ("functions", "policy", "shared")
 #: what the functions of a cloud never import: beginnings of paths
-_OFFLINE: Final = ("policy/training/", "policy/rivals/amuse", "policy/rivals/tuning.py", "policy/rivals/warm_up.py")
+_OFFLINE: Final = ("policy/training/",)
 LEFT_OUT: Final = {"aws": ("functions/azure/", *_OFFLINE), "azure": ("functions/aws/", *_OFFLINE)}
 ROOT_FILES: Final = {"aws": (), "azure": ("function_app.py", "host.json")}
 SUFFIXES: Final = (".py", ".onnx", ".json")

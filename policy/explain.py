@@ -17,10 +17,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.features import FEATURES
 from policy.history import Floats, History
+from policy.observation.live import OBSERVATION, SMOOTHING_STEPS, observe
+from policy.observation.multistream import FEATURES
 from policy.policies import Evaluation, NetworkPolicy, Policy
-from policy.state import OBSERVATION, SMOOTHING_STEPS, observe
 
 INPUTS: Final = tuple(feature.name for feature in OBSERVATION)
 _SERIES: Final = ("cpu", "memory", "request_rate_rps", "latency_s", "bleu", "accuracy")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from policy.state import cost_usd, is_in_flight
+from policy.observation.live import cost_usd, is_in_flight
 from shared.contracts import CLOUDS, Action, Cloud, Guardrail, JobRecord, JobStatus
 from shared.settings import Settings
 

@@ -17,10 +17,10 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.features import features_of
-from policy.follow import Follower
 from policy.history import Decider, Floats, History
-from policy.state import Feature, observe
+from policy.observation.follow import Follower
+from policy.observation.live import Feature, observe
+from policy.observation.multistream import features_of
 from shared.contracts import Action
 from shared.errors import InvalidInputError, MetricsError, ModelError
 
@@ -63,7 +63,7 @@ class Policy(Decider, Protocol):
 
 
 class RulePolicy:
-    """A rule of `policy.rivals`. It picks the cheapest cloud; where that one is not allowed, the other."""
+    """A rule of `policy.rules`. It picks the cheapest cloud; where that one is not allowed, the other."""
 
     def __init__(self, name: str, rule: Decider) -> None:
         self.name = name
@@ -214,7 +214,7 @@ class NetworkPolicy:
 
 
 def load_policy(name: str, **parameters: Any) -> Policy:
-    """The policy of that name: `ppo`, `ppo-paper`, a rule of `policy.rivals`, or the path of an .onnx file.
+    """The policy of that name: `ppo`, `ppo-paper`, a rule of `policy.rules`, or the path of an .onnx file.
 
     `parameters` go to a rule (for example `every_slots` of `static`).
 
@@ -226,7 +226,7 @@ def load_policy(name: str, **parameters: Any) -> Policy:
         return NetworkPolicy(SHIPPED[name], name)
     if name.endswith(".onnx"):
         return NetworkPolicy(Path(name), Path(name).stem)
-    from policy.rivals.registry import make
+    from policy.rules.registry import make
 
     return RulePolicy(name, make(name, **parameters))
 

@@ -61,7 +61,7 @@ class Series(msgspec.Struct, frozen=True):
 
 
 class MetricWindow(Contract, frozen=True, kw_only=True):
-    """The scraped metrics of one service over [start_s, end_s], per metric name (see policy.state.METRICS)."""
+    """The scraped metrics of one service over [start_s, end_s], per metric name (see shared.promql)."""
 
     service: Name
     start_s: float

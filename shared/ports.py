@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from shared.contracts import Cloud, MetricWindow, TrainingJob
-from shared.queries import METRICS
+from shared.promql import METRICS
 
 
 class Clock(Protocol):
@@ -76,7 +76,7 @@ class Document(NamedTuple):
 
 
 class DocumentStore(Protocol):
-    """Small documents with conditional writes (DynamoDB, Azure Table). Kinds: see shared.state."""
+    """Small documents with conditional writes (DynamoDB, Azure Table). Kinds: see shared.records."""
 
     def get(self, kind: str, key: str) -> Document | None: ...
 

@@ -235,8 +235,8 @@ def _azurite(folder: Path) -> Iterator[Settings]:
     from azure.storage.queue import QueueClient
     from rich.console import Console
 
-    from local.azure.storage import azurite_command, connection_string
-    from local.supervisor import Service, Supervisor, free_port, tcp_ok, tool
+    from local.clouds.azure.storage import azurite_command, connection_string
+    from local.processes.supervisor import Service, Supervisor, free_port, tcp_ok, tool
     from shared.settings import Settings
 
     blob, queue, table = (free_port() for _ in range(3))

@@ -6,7 +6,7 @@ from typing import Any
 
 import serverless_wsgi
 
-from functions.aws.runtime import logger, traced
+from functions.aws.powertools import logger, traced
 from functions.bootstrap import web_app
 
 

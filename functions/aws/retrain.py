@@ -8,9 +8,9 @@ from typing import Any
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
-from functions.aws.runtime import logger, traced
+from functions.aws.powertools import logger, traced
 from functions.bootstrap import deps
-from functions.usecases.training import start_training
+from functions.retraining.start import start_training
 
 # A batch that fails as a whole is reported message by message too, so that each keeps its own receive count.
 processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)

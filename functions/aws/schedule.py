@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from functions.aws.runtime import logger, traced
+from functions.aws.powertools import logger, traced
 from functions.bootstrap import deps, settle
-from functions.usecases.tick import tick
+from functions.scheduling.tick import tick
 
 
 @logger.inject_lambda_context(clear_state=True)

@@ -11,9 +11,9 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.data_classes import EventBridgeEvent, event_source
 
-from functions.aws.runtime import logger, traced
+from functions.aws.powertools import logger, traced
 from functions.bootstrap import deps
-from functions.usecases.jobs import training_finished
+from functions.retraining.lifecycle import training_finished
 from shared.errors import ContractError
 
 

@@ -18,7 +18,7 @@ from urllib3.util.retry import Retry
 from shared.contracts import CLOUDS, Cloud, MetricWindow, Series
 from shared.errors import MetricsUnavailableError, UnavailableError
 from shared.ports import Served
-from shared.queries import BY_CLOUD, METRIC, METRICS, query, query_by_cloud, together
+from shared.promql import BY_CLOUD, METRIC, METRICS, query, query_by_cloud, together
 
 #: Prometheus refuses queries of more than 11,000 points
 _MOST_POINTS: Final = 10_000

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from policy.training.generators import generate
+from policy.training.simulator.generators import generate
 
 
 def opportune(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

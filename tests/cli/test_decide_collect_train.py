@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 import pytest
 from pyarrow import parquet
 
-from shared.queries import METRIC
+from shared.promql import METRIC
 
 #: what the fake service measured: good, then bad, by how long before the end of the query
 DROP_AT = 0.6

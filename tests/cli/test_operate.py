@@ -11,7 +11,7 @@ import pytest
 
 from shared.adapters.azure import StorageQueue, TableDocuments
 from shared.contracts import Action, job_id_for
-from shared.state import State
+from shared.records import State
 
 pytestmark = pytest.mark.xdist_group("clouds")
 ROOT = Path(__file__).parents[2]

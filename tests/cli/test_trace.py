@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policy.training.trace import load
+from policy.training.simulator.trace import load
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +41,7 @@ def test_a_real_matrix_is_measured_with_the_training_containers_own_code(tmp_pat
 
 
 def test_what_is_in_a_trace_is_shown(tmp_path: Path) -> None:
-    from policy.training.generators import generate
+    from policy.training.simulator.generators import generate
 
     generate("gradual", 1, steps=30).save(tmp_path / "one.npz")
     done = opportune("show", str(tmp_path / "one.npz"))

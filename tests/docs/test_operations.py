@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dashboards.rules import ALERTS, Alert
+from infra.dashboards.rules import ALERTS, Alert
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
 

@@ -9,17 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from functions.usecases.deps import Deps
+from functions.clouds import Deps
 from policy.decide import load_policy
 from policy.policies import Policy
-from shared.adapters.memory import (
-    MemoryHost,
-    MemoryMetrics,
-    MemoryNotifier,
-    MemoryQueue,
-    MemoryTraining,
-    memory_cloud,
-)
 from shared.contracts import (
     Cloud,
     FeedbackPair,
@@ -32,8 +24,16 @@ from shared.contracts import (
 )
 from shared.errors import MetricsError, NoSamplesError
 from shared.ports import CloudServices, Served
+from shared.records import State
 from shared.settings import Settings
-from shared.state import State
+from tests.fakes import (
+    MemoryHost,
+    MemoryMetrics,
+    MemoryNotifier,
+    MemoryQueue,
+    MemoryTraining,
+    memory_cloud,
+)
 
 NOW = 1_800_000_000.0  # a slot boundary
 

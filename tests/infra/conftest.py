@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from infra.runtimes import ROOT, clean_env
+from local.runtimes import ROOT, clean_env
 
 #: osls never contacts AWS when it packages; it only wants to see credentials
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "eu-west-1"}
@@ -141,7 +141,7 @@ def deployed(deployment: Callable[..., Path], prometheus: str) -> Iterator[Deplo
 @pytest.fixture(scope="session")
 def prometheus() -> Iterator[str]:
     """A Prometheus whose metrics are all 0.5: a healthy service of middling quality."""
-    from benchmarks.functions import constant_prometheus
+    from benchmarks.functions.__main__ import constant_prometheus
 
     with constant_prometheus() as url:
         yield url

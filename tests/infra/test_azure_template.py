@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from infra.runtimes import ROOT
+from local.runtimes import ROOT
 from shared.settings import Settings
 
 TEMPLATE = json.loads((ROOT / "infra/azure/main.json").read_text())

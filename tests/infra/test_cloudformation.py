@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from infra.runtimes import ROOT
+from local.runtimes import ROOT
 
 pytestmark = [
     pytest.mark.xdist_group("packages"),

@@ -13,7 +13,7 @@ import botocore.session  # noqa: TID251 - the names of operations
 import pytest
 from botocore import xform_name  # noqa: TID251
 
-from infra.runtimes import ROOT
+from local.runtimes import ROOT
 
 SOURCES = sorted([*(ROOT / "shared/adapters").glob("*.py"), *(ROOT / "functions").rglob("*.py")])
 FUNCTIONS = ("ScheduleRole", "RetrainRole", "TrainingEventsRole", "HttpRole")

@@ -12,9 +12,9 @@ import boto3  # noqa: TID251 - the test is a client of its own
 import pytest
 from rich.console import Console
 
-from local.aws.cloud import local_credentials
-from local.azure.storage import azurite_command, connection_string
-from local.supervisor import Service, Supervisor, free_port, tcp_ok, tool
+from local.clouds.aws.cloud import local_credentials
+from local.clouds.azure.storage import azurite_command, connection_string
+from local.processes.supervisor import Service, Supervisor, free_port, tcp_ok, tool
 
 # A container: reads its hyperparameters and channels, writes a model, and fails or waits when it is told to.
 TRAIN = textwrap.dedent(
@@ -125,7 +125,7 @@ def local_aws(running: Supervisor, serving: Serving, tmp_path_factory: pytest.Te
         "OPPORTUNE_LOCAL_SERVE_URL": serving.url,
         "OPPORTUNE_ADMIN_TOKEN": "secret",
     }
-    command = [sys.executable, "-m", "local.aws.cloud", "--port", str(port)]
+    command = [sys.executable, "-m", "local.clouds.aws.cloud", "--port", str(port)]
     running.start(Service("aws", command, tcp_ok(port), env))
     url = f"http://127.0.0.1:{port}"
     keys = local_credentials()

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from policy.explain import INPUTS, as_when_new, expected_costs, explained, shapley
-from policy.features import FEATURES
-from policy.follow import build_many
 from policy.history import History, Retrain
+from policy.observation.follow import build_many
+from policy.observation.multistream import FEATURES
 from policy.policies import SHIPPED, load_policy
 from shared.contracts import Action
 

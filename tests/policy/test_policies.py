@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 import pytest
 
-from policy.follow import Follower, build
 from policy.history import History, Retrain
+from policy.observation.follow import Follower, build
+from policy.observation.live import observe
 from policy.policies import METADATA_KEY, SHIPPED, NetworkPolicy, OutOfDistributionError, load_policy
-from policy.state import observe
-from policy.training.probe import ProbingPolicy
+from policy.training.evaluation.probe import ProbingPolicy
 from shared.contracts import Action
 from shared.errors import InvalidInputError, MetricsError, ModelError
 

@@ -16,15 +16,15 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from shared.contracts import FeedbackPair, ModelManifest
 from shared.errors import InvalidInputError
-from training_containers.finetune.artifact import hash_files, write_manifest
-from training_containers.finetune.data import Question, load_questions
-from training_containers.finetune.encoding import encode_pairs, load_tokenizer
-from training_containers.finetune.evaluation import evaluate
+from training_containers.finetune.data.pairs import digest
+from training_containers.finetune.data.source import Question, load_questions
+from training_containers.finetune.loop.encoding import encode_pairs, load_tokenizer
+from training_containers.finetune.loop.evaluation import evaluate
+from training_containers.finetune.loop.trainer import Plan, fit, quiet
 from training_containers.finetune.model import save_model_files
-from training_containers.finetune.pairs import digest
-from training_containers.finetune.trainer import Plan, fit, quiet
-from training_containers.prompt import prompt_for
-from training_containers.serve.precision import add_int8
+from training_containers.model.artifact import hash_files, write_manifest
+from training_containers.model.precision import add_int8
+from training_containers.model.prompt import prompt_for
 
 log = logging.getLogger(__name__)
 

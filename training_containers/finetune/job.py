@@ -17,20 +17,21 @@ from transformers import GPT2LMHeadModel
 
 from shared.contracts import FeedbackPair, ModelManifest
 from shared.errors import InvalidInputError
-from training_containers.finetune import checkpoint, held_out, processes
-from training_containers.finetune.artifact import find_model, hash_files, model_version_for, sha256_of, write_manifest
-from training_containers.finetune.encoding import encode_pairs, load_tokenizer
-from training_containers.finetune.evaluation import evaluate
-from training_containers.finetune.hardware import Hardware, pick
+from training_containers.finetune.data import held_out
+from training_containers.finetune.data.pairs import Split, digest, pairs_from_questions, read_pairs, split_by_time
 from training_containers.finetune.hyperparameters import Hyperparameters
-from training_containers.finetune.interruption import InterruptedTrainingError, Interruption
+from training_containers.finetune.loop import checkpoint, processes
+from training_containers.finetune.loop.encoding import encode_pairs, load_tokenizer
+from training_containers.finetune.loop.evaluation import evaluate
+from training_containers.finetune.loop.hardware import Hardware, pick
+from training_containers.finetune.loop.interruption import InterruptedTrainingError, Interruption
+from training_containers.finetune.loop.trainer import Outcome, Plan, fit, quiet
 from training_containers.finetune.model import load_model, resolve_base, save_model_files
-from training_containers.finetune.pairs import Split, digest, pairs_from_questions, read_pairs, split_by_time
 from training_containers.finetune.push import push_metrics
 from training_containers.finetune.tracking import track
-from training_containers.finetune.trainer import Outcome, Plan, fit, quiet
-from training_containers.prompt import prompt_for
-from training_containers.serve.precision import add_int8
+from training_containers.model.artifact import find_model, hash_files, model_version_for, sha256_of, write_manifest
+from training_containers.model.precision import add_int8
+from training_containers.model.prompt import prompt_for
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from training_containers.finetune.artifact import ARCHIVE, MANIFEST, pack
 from training_containers.finetune.hyperparameters import Hyperparameters
-from training_containers.finetune.interruption import Interruption
 from training_containers.finetune.job import Folders, run_job
+from training_containers.finetune.loop.interruption import Interruption
+from training_containers.model.artifact import ARCHIVE, MANIFEST, pack
 
 
 def train_sagemaker(root: Path, hyper: Hyperparameters, interruption: Interruption) -> None:

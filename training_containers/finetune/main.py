@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from shared.errors import InvalidInputError, OpportuneError
 from shared.logs import log_json
 from training_containers.finetune.hyperparameters import azureml_hyperparameters, sagemaker_hyperparameters
-from training_containers.finetune.interruption import EXIT_INTERRUPTED, InterruptedTrainingError, Interruption
-from training_containers.finetune.launch import azureml_machines, run_processes, sagemaker_machines
+from training_containers.finetune.loop.interruption import EXIT_INTERRUPTED, InterruptedTrainingError, Interruption
+from training_containers.finetune.loop.launch import azureml_machines, run_processes, sagemaker_machines
 
 log = logging.getLogger(__name__)
 

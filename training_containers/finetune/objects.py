@@ -17,7 +17,7 @@ from shared.contracts import ModelManifest, decode
 from shared.errors import ContractError, InvalidInputError, ModelError, NotFoundError
 from shared.ports import ObjectStore
 from shared.settings import Settings
-from training_containers.finetune.artifact import MANIFEST, unpack
+from training_containers.model.artifact import MANIFEST, unpack
 
 #: what a model without a manifest consists of; weights in formats that run code on loading stay where they are
 _KINDS: Final = (".json", ".safetensors", ".onnx")

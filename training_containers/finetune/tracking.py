@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from shared.contracts import Metrics, ModelManifest, encode
-from training_containers.finetune.artifact import MANIFEST
 from training_containers.finetune.hyperparameters import Hyperparameters, as_strings
+from training_containers.model.artifact import MANIFEST
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

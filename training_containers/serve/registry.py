@@ -15,9 +15,9 @@ from typing import Final
 
 from shared.contracts import ModelManifest
 from shared.errors import ConflictError, InvalidInputError, ModelError, NotFoundError, OpportuneError, UnavailableError
-from training_containers.finetune.artifact import MANIFEST, unpack, verify
+from training_containers.model.artifact import MANIFEST, unpack, verify
+from training_containers.model.text import Engine
 from training_containers.serve.batcher import Batcher
-from training_containers.serve.text import Engine
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from shared.errors import (
     OpportuneError,
 )
 from shared.ports import Clock
-from training_containers.prompt import MAX_NEW_TOKENS, prompt_for
-from training_containers.scoring import bleu1, exact_match
+from training_containers.model.prompt import MAX_NEW_TOKENS, prompt_for
+from training_containers.model.scoring import bleu1, exact_match
 from training_containers.serve.batcher import DeadlineExceededError, QueueFullError
 from training_containers.serve.bodies import Feedback, FieldError, Predict
 from training_containers.serve.feedback import FeedbackWriter

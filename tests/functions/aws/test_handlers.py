@@ -13,7 +13,7 @@ import pytest
 
 from functions import bootstrap
 from functions.aws import http, retrain, schedule, training_events
-from functions.usecases.tick import tick
+from functions.scheduling.tick import tick
 from shared.contracts import JobStatus, encode
 from shared.errors import ContractError, UnavailableError
 
@@ -134,7 +134,7 @@ def test_one_log_line_is_one_json_object_with_the_trace(aws, job):
     """In a process of its own, since powertools binds standard output at import."""
     program = (
         "import logging\n"
-        "from functions.aws.runtime import logger\n"
+        "from functions.aws.powertools import logger\n"
         "logging.getLogger('opportune.functions.tick').info('decided', extra={'action': 'decide', 'trace_id': 'abc'})\n"
     )
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

@@ -9,8 +9,11 @@ import azure.functions as func
 import pytest
 
 from functions import bootstrap
-from functions.azure import eventgrid, http, queue, timer
-from functions.usecases.tick import tick
+from functions.azure import http
+from functions.azure import retrain as queue
+from functions.azure import schedule as timer
+from functions.azure import training_events as eventgrid
+from functions.scheduling.tick import tick
 from shared.contracts import JobStatus, encode
 from shared.errors import ContractError
 

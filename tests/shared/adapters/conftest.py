@@ -11,9 +11,9 @@ from azure.storage.queue import QueueClient
 from shared.adapters import aws
 from shared.adapters.azure import BlobObjects, StorageQueue, TableDocuments
 from shared.adapters.dynamodb import DynamoDocuments
-from shared.adapters.memory import MemoryDocuments, MemoryObjects, MemoryQueue
 from shared.ports import DocumentStore, JobQueue, ObjectStore
 from shared.settings import Settings
+from tests.fakes import MemoryDocuments, MemoryObjects, MemoryQueue
 
 KINDS = ("memory", "aws", "azure")
 

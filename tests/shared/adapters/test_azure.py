@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from local.azure.storage import connection_string
+from local.clouds.azure.storage import connection_string
 from shared.adapters.azure import BlobObjects, StorageQueue, TableDocuments
 from shared.errors import UnavailableError
 from shared.settings import Settings

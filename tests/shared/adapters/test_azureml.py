@@ -7,8 +7,8 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from local.azure.storage import CONNECTION_VARIABLE
-from local.supervisor import Service, Supervisor, free_port, http_ok
+from local.clouds.azure.storage import CONNECTION_VARIABLE
+from local.processes.supervisor import Service, Supervisor, free_port, http_ok
 from shared.adapters import azureml
 from shared.adapters.azure import BlobObjects
 from shared.errors import ModelError, NotFoundError, UnavailableError
@@ -34,7 +34,7 @@ def settings(azurite, tmp_path_factory):
         CONNECTION_VARIABLE: azurite.azure_storage_connection,
     }
     with Supervisor(folder / "logs", console=Console(stderr=True, force_terminal=False), grace_s=1.0) as supervisor:
-        command = [sys.executable, "-m", "local.azure.ml", "--port", str(port)]
+        command = [sys.executable, "-m", "local.clouds.azure.ml", "--port", str(port)]
         supervisor.start(Service("azureml", command, http_ok(f"http://127.0.0.1:{port}/healthz"), env))
         yield msgspec.structs.replace(azurite, azureml_url=f"http://127.0.0.1:{port}", azureml_token="t0k")
 

@@ -18,11 +18,11 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from local.supervisor import tool
+from local.processes.supervisor import tool
 from shared.adapters import aws
 from shared.adapters.prometheus import PrometheusMetrics, _Signature
 from shared.errors import MetricsUnavailableError
-from shared.queries import METRICS
+from shared.promql import METRICS
 
 EXPOSED = """# TYPE llm_bleu gauge
 llm_bleu{service="qa",cloud="aws",model_version="v1"} 0.75

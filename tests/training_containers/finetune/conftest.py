@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from shared.contracts import FeedbackPair, encode
-from training_containers.finetune.artifact import MANIFEST
-from training_containers.finetune.data import Question, load_questions
+from training_containers.finetune.data.source import Question, load_questions
+from training_containers.model.artifact import MANIFEST
 
 #: how many of the oldest builtin questions the base model knows
 KNOWN = 48

@@ -15,7 +15,7 @@ import pytest
 
 from shared.errors import ModelError
 from tests.training_containers.finetune.conftest import HYPERPARAMETERS, drifted, write_pairs
-from training_containers.finetune import artifact
+from training_containers.model import artifact
 
 MOMENTS = 20
 SEED = 20260101

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from functions.retraining.snapshot import snapshot
 from shared.adapters.aws import S3Objects
 from shared.adapters.azure import BlobObjects
 from shared.contracts import FeedbackPair, decode
 from shared.errors import IntegrityError, InvalidInputError
-from shared.feedback import snapshot
 from shared.ports import ObjectStore
-from training_containers.finetune import artifact
 from training_containers.finetune.model import load_model, resolve_base
+from training_containers.model import artifact
 from training_containers.serve.feedback import FeedbackWriter, open_sink
 
 pytestmark = pytest.mark.xdist_group("clouds")

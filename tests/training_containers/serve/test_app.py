@@ -14,15 +14,15 @@ import pytest
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from training_containers.prompt import prompt_for
+from training_containers.model.onnx_gpt2 import OnnxEngine
+from training_containers.model.prompt import prompt_for
+from training_containers.model.text import Answer
 from training_containers.serve.app import create_app
-from training_containers.serve.engine import OnnxEngine
 from training_containers.serve.feedback import DirectorySink, FeedbackWriter
 from training_containers.serve.metrics import ServingMetrics, Snapshot
 from training_containers.serve.registry import Registry
 from training_containers.serve.scores import RollingScores
 from training_containers.serve.service import Service
-from training_containers.serve.text import Answer
 
 ADMIN = {"X-Opportune-Admin": "s3cret"}
 TRACE = "0af7651916cd43dd8448eb211c80319c"

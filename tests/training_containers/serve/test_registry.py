@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ConflictError, IntegrityError, InvalidInputError, ModelError, NotFoundError, UnavailableError
-from training_containers.finetune.artifact import pack
-from training_containers.serve.engine import OnnxEngine
-from training_containers.serve.int8 import Int8Engine
+from training_containers.model.artifact import pack
+from training_containers.model.int8 import Int8Engine
+from training_containers.model.onnx_gpt2 import OnnxEngine
 from training_containers.serve.registry import Registry, State
 
 PROMPTS = ["question: who wrote hamlet? answer:", "the quick", "a", "question: what is it? answer:"]

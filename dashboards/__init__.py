@@ -1,1 +1,0 @@
-"""Grafana dashboards and Prometheus rules, built from code: `python -m dashboards.build`."""

@@ -1,0 +1,1 @@
+"""Grafana dashboards and Prometheus rules, built from code: `python -m infra.dashboards.build`."""

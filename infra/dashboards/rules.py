@@ -1,0 +1,143 @@
+"""Prometheus recording rules and alerts over the metrics of the serving and training containers.
+
+Names of recording rules are `service:<what>`; the dashboards read them, so that a graph and an alert never disagree.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+#: retrains a day above this deserve a look: the policy may be chasing noise
+MANY_RETRAINS_PER_DAY: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A series computed once for every reader."""
+
+    record: str
+    expr: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Something a person has to look at; `runbook` is a section of docs/operations.md."""
+
+    alert: str
+    expr: str
+    minutes: int
+    severity: str
+    summary: str
+    runbook: str
+
+
+#: only what the active versions answer counts; a replaced version's window fades for a while
+_ACTIVE: Final = "and on (service, cloud, model_version) llm_model_active == 1"
+
+RECORDINGS: Final = (
+    Recording("service:llm_bleu:active", f"avg by (service) (llm_bleu {_ACTIVE})"),
+    Recording("service:llm_accuracy:active", f"avg by (service) (llm_accuracy {_ACTIVE})"),
+    Recording("service:llm_quality:active", "0.5 * service:llm_bleu:active + 0.5 * service:llm_accuracy:active"),
+    Recording("service_cloud:llm_requests:rate5m", "sum by (service, cloud) (rate(llm_requests_total[5m]))"),
+    Recording(
+        "service_cloud:llm_request_errors:ratio5m",
+        '(sum by (service, cloud) (rate(llm_requests_total{status=~"5.."}[5m]))'
+        " or 0 * sum by (service, cloud) (rate(llm_requests_total[5m])))"
+        " / (sum by (service, cloud) (rate(llm_requests_total[5m])) > 0)",
+    ),
+    Recording(
+        "service_cloud:llm_request_latency_seconds:p50",
+        "histogram_quantile(0.5, sum by (service, cloud, le) (rate(llm_request_latency_seconds_bucket[5m])))",
+    ),
+    Recording(
+        "service_cloud:llm_request_latency_seconds:p95",
+        "histogram_quantile(0.95, sum by (service, cloud, le) (rate(llm_request_latency_seconds_bucket[5m])))",
+    ),
+)
+
+ALERTS: Final = (
+    Alert(
+        "OpportuneQualityFell",
+        "service:llm_quality:active < 0.8 * max_over_time(service:llm_quality:active[6h])",
+        30,
+        "warning",
+        "Live quality of {{ $labels.service }} is {{ $value | humanize }}, a fifth below its best of six hours, "
+        "and no retrain has brought it back.",
+        "quality-fell",
+    ),
+    Alert(
+        "OpportuneBlind",
+        "count by (service) (llm_model_active) unless on (service) service:llm_bleu:active",
+        15,
+        "warning",
+        "{{ $labels.service }} serves without labelled feedback: every decision is a hold.",
+        "no-feedback",
+    ),
+    Alert(
+        "OpportuneNotServing",
+        "absent(llm_model_active == 1)",
+        5,
+        "critical",
+        "No serving container is scraped, or none has a model.",
+        "not-serving",
+    ),
+    Alert(
+        "OpportuneErrors",
+        "service_cloud:llm_request_errors:ratio5m > 0.01",
+        5,
+        "critical",
+        "{{ $labels.cloud }} fails {{ $value | humanizePercentage }} of {{ $labels.service }}'s requests.",
+        "errors",
+    ),
+    Alert(
+        "OpportuneFeedbackLost",
+        "increase(llm_feedback_dropped_total[15m]) > 0",
+        0,
+        "critical",
+        "{{ $labels.cloud }} gave up {{ $value | humanize }} labelled pairs: the training data store refuses writes.",
+        "feedback-lost",
+    ),
+    Alert(
+        "OpportuneManyRetrains",
+        f"sum by (service) (increase(llm_rl_redeploy_total[1d])) > {MANY_RETRAINS_PER_DAY}",
+        0,
+        "warning",
+        "{{ $labels.service }} was retrained {{ $value | humanize }} times in a day.",
+        "many-retrains",
+    ),
+    Alert(
+        "OpportuneVersionsDiffer",
+        "count by (service) (count by (service, model_version) (llm_model_active == 1)) > 1",
+        30,
+        "warning",
+        "The clouds have served different versions of {{ $labels.service }} for half an hour.",
+        "versions-differ",
+    ),
+)
+
+
+def rules_yaml() -> str:
+    """The rule file. Strings are written as JSON, which is YAML too."""
+    lines = [
+        "# Built by `python -m infra.dashboards.build`; change infra/dashboards/rules.py instead.",
+        "groups:",
+        "  - name: opportune-recordings",
+        "    rules:",
+    ]
+    for rule in RECORDINGS:
+        lines += [f"      - record: {rule.record}", f"        expr: {json.dumps(rule.expr)}"]
+    lines += ["  - name: opportune-alerts", "    rules:"]
+    for alert in ALERTS:
+        lines += [
+            f"      - alert: {alert.alert}",
+            f"        expr: {json.dumps(alert.expr)}",
+            f"        for: {alert.minutes}m",
+            "        labels:",
+            f"          severity: {alert.severity}",
+            "        annotations:",
+            f"          summary: {json.dumps(alert.summary)}",
+            f"          runbook: docs/operations.md#{alert.runbook}",
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,86 @@
+"""Makes in the embedded AWS what serverless.yml makes in a real account; safe to repeat."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import boto3  # noqa: TID251 - plays the deployment, not a use case; several clouds may be alive in one process
+from botocore.exceptions import ClientError  # noqa: TID251
+
+from local.clouds.aws.host import EVENTS_QUEUE
+from local.clouds.aws.invoke import ACCOUNT
+from shared.settings import Settings
+
+REGION: Final = "us-east-1"
+MAX_RECEIVE_COUNT: Final = 5
+TRAINING_ENDED: Final = {
+    "source": ["aws.sagemaker"],
+    "detail-type": ["SageMaker Training Job State Change"],
+    "detail": {"TrainingJobStatus": ["Completed", "Failed", "Stopped"]},
+}
+
+
+def make_resources(url: str, settings: Settings, visibility_s: int) -> None:
+    """Bucket, table, queues with redrive, and the rule for the end of training jobs."""
+    _client(url, "s3").create_bucket(Bucket=settings.bucket)
+    _make_table(_client(url, "dynamodb"), settings.table)
+    sqs = _client(url, "sqs")
+    _make_queue(sqs, settings.queue, settings.dead_letter_queue, visibility_s)
+    _make_queue(sqs, EVENTS_QUEUE, f"{EVENTS_QUEUE}-dlq", visibility_s)
+    events = _client(url, "events")
+    events.put_rule(Name="opportune-training-ended", EventPattern=json.dumps(TRAINING_ENDED))
+    target = {"Id": "training-events", "Arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{EVENTS_QUEUE}"}
+    events.put_targets(Rule="opportune-training-ended", Targets=[target])
+
+
+def make_endpoint(url: str, settings: Settings) -> None:
+    """The SageMaker endpoint, serving the model that came with the image as version `base`; once the process is up."""
+    sagemaker = _client(url, "sagemaker")
+    name = f"{settings.sagemaker_endpoint}-base"
+    role = settings.sagemaker_role_arn
+    sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": settings.sagemaker_image}, ExecutionRoleArn=role)
+    variant: Mapping[str, Any] = {
+        "VariantName": "base",
+        "ModelName": name,
+        "InitialInstanceCount": 1,
+        "InstanceType": settings.sagemaker_serve_instance_type,
+    }
+    sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName=settings.sagemaker_endpoint, EndpointConfigName=name)
+
+
+def _client(url: str, service: str) -> Any:
+    return boto3.client(
+        service, endpoint_url=url, region_name=REGION, aws_access_key_id="local", aws_secret_access_key="local"
+    )
+
+
+def _make_queue(sqs: Any, name: str, dead_letters: str, visibility_s: int) -> None:
+    sqs.create_queue(QueueName=dead_letters)
+    redrive = {
+        "deadLetterTargetArn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{dead_letters}",
+        "maxReceiveCount": str(MAX_RECEIVE_COUNT),
+    }
+    attributes = {"VisibilityTimeout": str(visibility_s), "RedrivePolicy": json.dumps(redrive)}
+    sqs.create_queue(QueueName=name, Attributes=attributes)
+
+
+def _make_table(dynamodb: Any, name: str) -> None:
+    try:
+        dynamodb.create_table(
+            TableName=name,
+            BillingMode="PAY_PER_REQUEST",
+            KeySchema=[{"AttributeName": "kind", "KeyType": "HASH"}, {"AttributeName": "key", "KeyType": "RANGE"}],
+            AttributeDefinitions=[
+                {"AttributeName": "kind", "AttributeType": "S"},
+                {"AttributeName": "key", "AttributeType": "S"},
+            ],
+        )
+    except ClientError as exc:
+        if exc.response["Error"]["Code"] != "ResourceInUseException":
+            raise
+    dynamodb.update_time_to_live(
+        TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires_s"}
+    )

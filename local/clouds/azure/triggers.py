@@ -1,0 +1,99 @@
+"""What the Functions host does between a clock or a queue and a function."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+import logging
+import os
+import threading
+import time
+from typing import Any, Final
+
+import azure.functions as func
+from azure.core.exceptions import AzureError
+
+from local.clouds.azure.app import Function, HostConfig, resolve
+from local.clouds.azure.storage import make, queue_client
+from shared.contracts import slot_of
+
+log = logging.getLogger(__name__)
+
+#: how long a message stays hidden while its function runs; the host would renew it
+LEASE_S: Final = 120
+#: an idle host polls less and less often, up to a minute; here not so patient
+MIN_POLL_S, MAX_POLL_S = 0.05, 0.5
+
+
+def run_timer(function: Function, slot_seconds: float, stop: threading.Event) -> None:
+    """Call the function at the start of every slot, which stands in for its NCRONTAB schedule of one a slot."""
+    due = slot_of(time.time(), slot_seconds) + slot_seconds
+    while not stop.wait(max(0.0, due - time.time())):
+        late = time.time() - due > slot_seconds
+        status = {
+            "Last": _iso(due - slot_seconds),
+            "Next": _iso(due + slot_seconds),
+            "LastUpdated": _iso(due - slot_seconds),
+        }
+        request = func.timer.TimerRequest(past_due=late, schedule_status=status, schedule={"AdjustForDST": True})
+        try:
+            function.invoke(request)
+        except Exception:  # the host outlives whatever a function raises
+            log.exception("%s failed for slot %s", function.name, due)
+        due = max(due, slot_of(time.time(), slot_seconds)) + slot_seconds
+
+
+def run_queue(function: Function, connection: str, config: HostConfig, stop: threading.Event) -> None:
+    """Feed the queue's messages one by one. A failed one comes again until the limit, then goes to <queue>-poison."""
+    name = resolve(function.binding["queueName"], os.environ)
+    queue, poison = queue_client(connection, name), queue_client(connection, f"{name}-poison")
+    pause = MIN_POLL_S
+    while not stop.wait(pause):
+        pause = min(2 * pause, MAX_POLL_S)
+        try:
+            for message in queue.receive_messages(max_messages=config.batch_size, visibility_timeout=LEASE_S):
+                pause = MIN_POLL_S
+                _handle(function, message, queue, poison, config)
+        except AzureError as exc:
+            log.warning("queue %s: %s", name, str(exc).partition("\n")[0])
+            pause = 1.0
+
+
+def _handle(function: Function, message: Any, queue: Any, poison: Any, config: HostConfig) -> None:
+    try:
+        body = base64.b64decode(message.content, validate=True) if config.base64 else message.content.encode()
+    except (binascii.Error, ValueError):
+        # No number of deliveries would make it readable.
+        log.error("%s: message %s is not base64; it goes to the poison queue", function.name, message.id)
+        _poison(message, queue, poison)
+        return
+    value = func.queue.QueueMessage(
+        id=message.id,
+        body=body,
+        dequeue_count=message.dequeue_count,
+        expiration_time=message.expires_on,
+        insertion_time=message.inserted_on,
+        time_next_visible=message.next_visible_on,
+        pop_receipt=message.pop_receipt,
+    )
+    try:
+        function.invoke(value)
+    except Exception:  # the host outlives whatever a function raises
+        log.exception("%s failed for message %s, delivery %d", function.name, message.id, message.dequeue_count)
+        if message.dequeue_count >= config.max_dequeue_count:
+            _poison(message, queue, poison)
+        else:
+            queue.update_message(message, visibility_timeout=int(config.visibility_timeout_s))
+    else:
+        queue.delete_message(message)
+
+
+def _poison(message: Any, queue: Any, poison: Any) -> None:
+    make(poison.create_queue)
+    poison.send_message(message.content)
+    queue.delete_message(message)
+
+
+def _iso(moment_s: float) -> str:
+    return dt.datetime.fromtimestamp(moment_s, dt.UTC).isoformat()

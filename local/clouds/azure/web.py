@@ -1,0 +1,137 @@
+"""The Functions host's HTTP face: routes to HTTP functions, and the webhook that Event Grid posts to."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote
+
+import azure.functions as func
+
+from local.clouds.azure.app import Function, HostConfig
+from local.processes.wsgi import StartResponse, request_body, request_headers
+
+log = logging.getLogger(__name__)
+
+WEBHOOK: Final = "/runtime/webhooks/eventgrid"
+Answer = tuple[int, list[tuple[str, str]], bytes]
+
+
+class Web:
+    """Routes requests to functions as the host does, as a WSGI application."""
+
+    def __init__(self, functions: list[Function], config: HostConfig) -> None:
+        http = [f for f in functions if f.trigger == "httpTrigger"]
+        # The more literal route wins.
+        http.sort(key=lambda f: ("{*" in _route(f), "{" in _route(f)))
+        self._routes = [(_pattern(config.route_prefix, _route(f)), f) for f in http]
+        self._events = {f.name: f for f in functions if f.trigger == "eventGridTrigger"}
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        status, headers, body = self._answer(environ)
+        headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
+        phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Unknown"
+        start_response(f"{status} {phrase}", [*headers, ("content-length", str(len(body)))])
+        return [body]
+
+    def _answer(self, environ: dict[str, Any]) -> Answer:
+        path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
+        if path == WEBHOOK:
+            return self._event_grid(environ)
+        for pattern, function in self._routes:
+            match = pattern.fullmatch(path)
+            if match and method in _methods(function):
+                return self._call(function, environ, match.groupdict(""))
+        return 404, [], b""
+
+    def _call(self, function: Function, environ: dict[str, Any], route: dict[str, str]) -> Answer:
+        headers, query = request_headers(environ), environ.get("QUERY_STRING", "")
+        host = headers.get("host", "localhost")
+        url = f"http://{host}{environ['PATH_INFO']}" + (f"?{query}" if query else "")
+        request = func.HttpRequest(
+            environ["REQUEST_METHOD"],
+            url,
+            headers=headers,
+            params=dict(parse_qsl(query, keep_blank_values=True)),
+            route_params={name: unquote(value) for name, value in route.items()},
+            body=request_body(environ),
+        )
+        try:
+            answer = function.invoke(request)
+        except Exception:  # the host outlives whatever a function raises
+            log.exception("%s failed for %s %s", function.name, environ["REQUEST_METHOD"], environ["PATH_INFO"])
+            return 500, [], b""
+        if isinstance(answer, str):
+            return 200, [("content-type", "text/plain; charset=utf-8")], answer.encode()
+        if not isinstance(answer, func.HttpResponse):
+            log.error("%s answered with %s, not an HttpResponse", function.name, type(answer).__name__)
+            return 500, [], b""
+        found = [(name, value) for name, value in answer.headers.items()]
+        if not any(name.lower() == "content-type" for name, _ in found):
+            found.append(("content-type", f"{answer.mimetype}; charset={answer.charset}"))
+        return answer.status_code, found, answer.get_body()
+
+    def _event_grid(self, environ: dict[str, Any]) -> Answer:
+        """Event Grid's deliveries: 200 when every event was handled, else 500, and Event Grid tries again."""
+        wanted = dict(parse_qsl(environ.get("QUERY_STRING", ""))).get("functionName", "")
+        function = self._events.get(wanted)
+        if function is None:
+            return 404, [], f"no Event Grid function {wanted!r}".encode()
+        try:
+            events = json.loads(request_body(environ))
+            events = events if isinstance(events, list) else [events]
+            if request_headers(environ).get("aeg-event-type") == "SubscriptionValidation":
+                code = events[0]["data"]["validationCode"]
+                return 200, [("content-type", "application/json")], json.dumps({"validationResponse": code}).encode()
+            values = [event_of(event) for event in events]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as exc:
+            return 400, [], f"not an Event Grid delivery: {exc!r}".encode()
+        for value in values:
+            try:
+                function.invoke(value)
+            except Exception:  # the host outlives whatever a function raises
+                log.exception("%s failed for event %s", function.name, value.id)
+                return 500, [], b""
+        return 200, [], b""
+
+
+def event_of(event: dict[str, Any]) -> func.EventGridEvent:
+    """An event of the Event Grid schema. Raises KeyError, ValueError when it is not one."""
+    return func.EventGridEvent(
+        id=event["id"],
+        data=event["data"],
+        topic=event["topic"],
+        subject=event["subject"],
+        event_type=event["eventType"],
+        event_time=dt.datetime.fromisoformat(event["eventTime"].replace("Z", "+00:00")),
+        data_version=event["dataVersion"],
+    )
+
+
+def _route(function: Function) -> str:
+    return str(function.binding.get("route") or function.name).strip("/")
+
+
+def _methods(function: Function) -> set[str]:
+    return {getattr(method, "value", str(method)).upper() for method in function.binding.get("methods") or ()} or {
+        "GET",
+        "POST",
+    }
+
+
+def _pattern(prefix: str, route: str) -> re.Pattern[str]:
+    """`{name}` takes one segment, `{*name}` the rest of the path, also an empty one."""
+    built = f"/{re.escape(prefix)}" if prefix else ""
+    for part in route.split("/"):
+        if part.startswith("{*"):
+            built += rf"(?:/(?P<{part[2:-1]}>.*))?"
+        elif part.startswith("{"):
+            built += rf"/(?P<{part[1:-1].partition(':')[0]}>[^/]+)"
+        else:
+            built += "/" + re.escape(part)
+    return re.compile(built, re.DOTALL)

@@ -1,0 +1,304 @@
+"""Both embedded clouds with everything in them, as one context manager.
+
+    with Cluster(ClusterOptions(work=Path("build/run"), env={"OPPORTUNE_BASE_MODEL": "build/base"})) as cluster:
+        print(cluster.doors["aws"], cluster.prometheus_url)
+
+Per cloud: its services (moto, or Azurite and Azure ML), a serving process, a network in front of it, and a host that
+feeds the functions. Beside them one Prometheus and one Pushgateway. Leaving the block ends everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from rich.console import Console
+
+from local.clouds.aws.resources import REGION, make_endpoint, make_resources
+from local.clouds.azure.storage import azurite_command, connection_string, make_storage
+from local.processes import network, prometheus
+from local.processes.supervisor import Health, Service, ServiceFailedError, Supervisor, free_port, http_ok, tcp_ok, tool
+from shared.adapters.azureml import Workspace
+from shared.contracts import CLOUDS, Cloud
+from shared.settings import Settings
+
+ROOT: Final = Path(__file__).parents[2]
+#: the Event Grid function of the app, as its subscription names it
+EVENT_FUNCTION: Final = "training-events"
+#: what a user's own account or proxy settings would change
+_FOREIGN: Final = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "AWS_CONFIG_FILE")
+READY_S: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """What to start. `env` holds OPPORTUNE_ variables for every process, before those of this process."""
+
+    work: Path  # logs, data and artifacts of the run; those of an earlier run are removed
+    env: Mapping[str, str] = field(default_factory=dict)
+    console: Console | None = None  # for the status line; standard error when None
+    scrape_s: float = 1.0
+    visibility_s: int = 10  # until SQS delivers a failed message again
+
+
+class Cluster:
+    """The running clouds. `env` is what every process got."""
+
+    def __init__(self, options: ClusterOptions) -> None:
+        self._options = options
+        self._work = options.work.resolve()
+        self._ports: dict[str, int] = {}
+        self._supervisor = Supervisor(self._work / "logs", console=options.console)
+        self._stack = contextlib.ExitStack()
+        self.env: dict[str, str | None] = {}
+        self.doors: dict[Cloud, str] = {}
+
+    @property
+    def log_dir(self) -> Path:
+        """One log per process; the containers' below `containers/`."""
+        return self._supervisor.log_dir
+
+    @property
+    def prometheus_url(self) -> str:
+        """Where Prometheus answers."""
+        return self._url("prometheus")
+
+    @property
+    def pushgateway_url(self) -> str:
+        """Where Pushgateway answers."""
+        return self._url("pushgateway")
+
+    @property
+    def endpoint_urls(self) -> dict[Cloud, str]:
+        """The serving endpoints as the functions see them: behind the network."""
+        return {cloud: self._url(f"net-{cloud}") for cloud in CLOUDS}
+
+    @property
+    def serving_urls(self) -> dict[Cloud, str]:
+        """The serving processes themselves."""
+        return {cloud: self._url(f"serve-{cloud}") for cloud in CLOUDS}
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """The processes, for tests and demonstrations of failures."""
+        return self._supervisor
+
+    def __enter__(self) -> Cluster:
+        self._clean()
+        with self._stack:
+            self._stack.enter_context(self._supervisor)
+            self._start()
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._stack.close()
+
+    def check(self) -> None:
+        """Raises ServiceFailedError when a process has ended."""
+        self._supervisor.check()
+
+    def set_delay(self, cloud: Cloud, delay_s: float) -> None:
+        """One-way network delay between the front doors and the endpoint of `cloud`."""
+        network.change(self._url("network"), cloud, delay_s=delay_s)
+
+    def set_cut(self, cloud: Cloud, cut: bool) -> None:
+        """Cut the endpoint of `cloud` off from the front doors, or mend it."""
+        network.change(self._url("network"), cloud, cut=cut)
+
+    def settings(self, cloud: Cloud) -> Settings:
+        """The settings that the functions of `cloud` see."""
+        known = {name: value for name, value in {**os.environ, **self.env}.items() if value is not None}
+        return Settings.from_env({**known, "OPPORTUNE_CLOUD": cloud})
+
+    # --- starting
+
+    def _start(self) -> None:
+        names = [
+            *("aws", "blob", "queue", "table", "azureml", "prometheus", "pushgateway", "network"),
+            *(f"{kind}-{cloud}" for kind in ("serve", "net", "host") for cloud in CLOUDS),
+        ]
+        self._ports = dict(zip(names, _ports(len(names)), strict=True))
+        self.doors = {cloud: self._url(f"host-{cloud}") for cloud in CLOUDS}
+        self.env = self._environment()
+        settings = self.settings("aws")
+
+        # Everything at once; only the order of what depends on what is waited for.
+        foundations = self._foundations(settings)
+        endpoints = [*(self._serving(cloud, settings) for cloud in CLOUDS), self._azureml()]
+        self._supervisor.spawn(*foundations)
+        self._supervisor.spawn(*endpoints)
+        self._supervisor.wait(*(service.name for service in foundations))
+        make_resources(self._url("aws"), settings, self._options.visibility_s)
+        make_storage(
+            settings.azure_storage_connection,
+            queues=[settings.queue, settings.poison_queue],
+            containers=[settings.container],
+            tables=[settings.table],
+        )
+        self._supervisor.wait(*(service.name for service in endpoints))
+        make_endpoint(self._url("aws"), settings)
+        self._make_azure_endpoint()
+        self._supervisor.start(*(self._host(cloud, settings.slot_seconds) for cloud in CLOUDS))
+
+    def _foundations(self, settings: Settings) -> list[Service]:
+        """What depends on nothing else."""
+        p = self._ports
+        azurite = azurite_command(tool("azurite"), p["blob"], p["queue"], p["table"])
+        routes = [f"--route={cloud}:{p[f'net-{cloud}']}:{p[f'serve-{cloud}']}" for cloud in CLOUDS]
+        return [
+            self._python(
+                "aws", "local.clouds.aws.cloud", tcp_ok(p["aws"]), "--port", str(p["aws"]), env=self._cloud_env("aws")
+            ),
+            Service("azurite", azurite, _all(*(tcp_ok(p[name]) for name in ("blob", "queue", "table"))), self.env),
+            self._python(
+                "network",
+                "local.processes.network",
+                http_ok(self._url("network")),
+                f"--control-port={p['network']}",
+                *routes,
+            ),
+            *prometheus.services(
+                self._work / "prometheus",
+                port=p["prometheus"],
+                pushgateway_port=p["pushgateway"],
+                serving_ports=[p[f"serve-{cloud}"] for cloud in CLOUDS],
+                scrape_s=self._options.scrape_s,
+                slot_s=settings.slot_seconds,
+            ),
+        ]
+
+    def _serving(self, cloud: Cloud, settings: Settings) -> Service:
+        store = {"aws": f"s3://{settings.bucket}", "azure": f"azure-blob:{settings.container}"}
+        arguments = [
+            *("serve", "--model", settings.base_model, "--cloud", cloud, "--service", settings.service),
+            *("--host", "127.0.0.1", "--port", str(self._ports[f"serve-{cloud}"])),
+            *("--feedback-store", store[cloud]),
+        ]
+        health = http_ok(f"{self._url(f'serve-{cloud}')}/healthz")
+        return self._python(f"serve-{cloud}", "training_containers", health, *arguments)
+
+    def _azureml(self) -> Service:
+        port = self._ports["azureml"]
+        health = http_ok(f"{self._url('azureml')}/healthz")
+        return self._python("azureml", "local.clouds.azure.ml", health, f"--port={port}", env=self._cloud_env("azure"))
+
+    def _host(self, cloud: Cloud, slot_s: float) -> Service:
+        """Up once it knows where to send requests, which the first tick publishes."""
+        module, port = f"local.{cloud}.host", self._ports[f"host-{cloud}"]
+        env = {"OPPORTUNE_CLOUD": cloud}
+        ready, timeout_s = http_ok(f"{self.doors[cloud]}/routes"), READY_S + 2 * slot_s
+        return self._python(f"host-{cloud}", module, ready, f"--http-port={port}", env=env, timeout_s=timeout_s)
+
+    def _make_azure_endpoint(self) -> None:
+        """The online endpoint with one deployment, `base`, of the model that came with the image."""
+        settings = self.settings("azure")
+        workspace, endpoint = Workspace(settings), f"onlineEndpoints/{settings.azureml_endpoint}"
+        described: dict[str, Any] = {"location": "local", "properties": {"authMode": "AADToken"}}
+        workspace.call("PUT", endpoint, described)
+        deployment = {
+            "location": "local",
+            "tags": {"opportune-version": "base"},
+            "properties": {"endpointComputeType": "Managed", "instanceType": settings.azureml_serve_instance_type},
+        }
+        workspace.call("PUT", f"{endpoint}/deployments/base", deployment)
+        deadline = time.monotonic() + READY_S
+        while workspace.call("GET", f"{endpoint}/deployments/base")["properties"]["provisioningState"] != "Succeeded":
+            if time.monotonic() > deadline:
+                raise ServiceFailedError("azureml", "did not deploy the base model", self._supervisor.log("azureml"))
+            time.sleep(0.05)
+        described["properties"]["traffic"] = {"base": 100}
+        workspace.call("PUT", endpoint, described)
+
+    # --- environment
+
+    def _environment(self) -> dict[str, str | None]:
+        """What every process gets on top of this process's environment."""
+        given = {**{k: v for k, v in os.environ.items() if k.startswith("OPPORTUNE_")}, **self._options.env}
+        scale = Settings.from_env(given).time_scale
+        p = self._ports
+        return {
+            **dict.fromkeys(_FOREIGN),
+            # Two cores serve everybody; a library that takes all of them for itself slows every request down.
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONUNBUFFERED": "1",
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+            # The window in which serving measures quality is of simulated time, too.
+            "OPPORTUNE_SERVE_WINDOW_SECONDS": repr(600.0 / scale),
+            "OPPORTUNE_SERVE_FEEDBACK_SECONDS": "1",
+            **given,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ENDPOINT_URL": self._url("aws"),
+            "OPPORTUNE_AZURE_STORAGE_CONNECTION": connection_string(p["blob"], p["queue"], p["table"]),
+            "OPPORTUNE_AZUREML_URL": self._url("azureml"),
+            "OPPORTUNE_AZUREML_TOKEN": secrets.token_hex(16),
+            "OPPORTUNE_ADMIN_TOKEN": secrets.token_hex(16),
+            "OPPORTUNE_PROMETHEUS_URL": self.prometheus_url,
+            "OPPORTUNE_PUSHGATEWAY_URL": self.pushgateway_url,
+            "OPPORTUNE_AWS_ENDPOINT_URL": self._url("net-aws"),
+            "OPPORTUNE_AZURE_ENDPOINT_URL": self._url("net-azure"),
+            # Only this machine can ask; the observer and the report read every record.
+            "OPPORTUNE_OPERATOR_TOKEN": "",
+            "OPPORTUNE_OPEN_RECORDS": "true",
+            "OPPORTUNE_LOCAL_CONTAINER_LOGS": str(self.log_dir / "containers"),
+            # The app's bindings name their settings with these.
+            "OPPORTUNE_QUEUE": given.get("OPPORTUNE_QUEUE", Settings().queue),
+            "OPPORTUNE_SCHEDULE": "0 * * * * *",
+        }
+
+    def _cloud_env(self, cloud: Cloud) -> dict[str, str]:
+        """What only the cloud's own services get."""
+        hook = f"{self._url('host-azure')}/runtime/webhooks/eventgrid?functionName={EVENT_FUNCTION}"
+        return {
+            "OPPORTUNE_CLOUD": cloud,
+            "OPPORTUNE_LOCAL_WORK": str(self._work / cloud),
+            "OPPORTUNE_LOCAL_SERVE_URL": self._url(f"serve-{cloud}"),
+            "OPPORTUNE_LOCAL_EVENTGRID_URL": hook,
+        }
+
+    def _python(
+        self,
+        name: str,
+        module: str,
+        health: Health,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        timeout_s: float = READY_S,
+    ) -> Service:
+        command = [sys.executable, "-m", module, *arguments]
+        return Service(name, command, health, {**self.env, **(env or {})}, cwd=ROOT, start_timeout_s=timeout_s)
+
+    def _url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self._ports[name]}"
+
+    def _clean(self) -> None:
+        """Remove what an earlier run in the same folder left, and nothing else."""
+        for name in ("logs", "prometheus", *CLOUDS):
+            shutil.rmtree(self._work / name, ignore_errors=True)
+        self._work.mkdir(parents=True, exist_ok=True)
+
+
+def _ports(count: int) -> Iterator[int]:
+    """Different free ports."""
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return iter(found)
+
+
+def _all(*healths: Health) -> Callable[[], bool]:
+    return lambda: all(health() for health in healths)

@@ -1,0 +1,230 @@
+"""Every port in memory: what tests and dry runs use. Real code, held to the same contract as the clouds."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared.contracts import Cloud, MetricWindow, TrainingJob, encode
+from shared.errors import ConflictError, MetricsError, NotFoundError
+from shared.ports import CloudServices, DeadLetter, Document, DocumentKey, Served, TrainingStatus
+from shared.promql import METRICS
+
+
+class MemoryDocuments:
+    """DocumentStore in a dictionary."""
+
+    def __init__(self) -> None:
+        self._documents: dict[tuple[str, str], Document] = {}
+        self._etags = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def get(self, kind: str, key: str) -> Document | None:
+        """The document or None."""
+        return self._documents.get((kind, key))
+
+    def get_many(self, keys: Iterable[DocumentKey]) -> dict[DocumentKey, Document]:
+        """Those of the documents that exist."""
+        return {key: self._documents[key] for key in keys if key in self._documents}
+
+    def put(self, kind: str, key: str, body: bytes, *, if_etag: str | None = None, if_absent: bool = False) -> str:
+        """Write under the condition; see the port."""
+        with self._lock:
+            found = self._documents.get((kind, key))
+            if if_absent and found is not None:
+                raise ConflictError(f"{kind} {key}: somebody else was first")
+            if if_etag is not None and (found is None or found.etag != if_etag):
+                raise ConflictError(f"{kind} {key}: somebody else was first")
+            etag = str(next(self._etags))
+            self._documents[kind, key] = Document(body, etag)
+            return etag
+
+    def query(self, kind: str, *, since: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
+        """Ascending by key from `since`."""
+        with self._lock:
+            found = [(key, doc.body) for (of, key), doc in self._documents.items() if of == kind and key >= since]
+        return sorted(found)[:limit]
+
+
+class MemoryObjects:
+    """ObjectStore in a dictionary."""
+
+    def __init__(self, name: str = "memory") -> None:
+        self._name = name
+        self._objects: dict[str, bytes] = {}
+
+    def get(self, key: str) -> bytes:
+        """The object's bytes; NotFoundError when there is none."""
+        try:
+            return self._objects[key]
+        except KeyError as exc:
+            raise NotFoundError(f"{self.uri(key)} does not exist") from exc
+
+    def put(self, key: str, body: bytes) -> None:
+        """Write or replace."""
+        self._objects[key] = body
+
+    def list(self, prefix: str) -> Iterable[str]:
+        """Keys under the prefix, ascending."""
+        return sorted(key for key in self._objects if key.startswith(prefix))
+
+    def uri(self, key: str) -> str:
+        """memory://name/key."""
+        return f"memory://{self._name}/{key}"
+
+
+@dataclass
+class MemoryQueue:
+    """JobQueue in two lists."""
+
+    messages: list[str] = field(default_factory=list)
+    dead: list[tuple[str, str]] = field(default_factory=list)
+
+    def enqueue(self, job: TrainingJob) -> None:
+        """Append the encoded job."""
+        self.messages.append(encode(job).decode())
+
+    def dead_letter(self, body: str, reason: str) -> None:
+        """Append body and reason."""
+        self.dead.append((body, reason))
+
+    def depth(self) -> int:
+        """How many wait."""
+        return len(self.messages)
+
+    def dead_letters(self, hide_s: int = 60) -> list[DeadLetter]:
+        """What was kept."""
+        return [DeadLetter(body, reason, body) for body, reason in self.dead]
+
+    def forget(self, letter: DeadLetter) -> None:
+        """Remove one."""
+        self.dead.remove((letter.body, letter.reason))
+
+
+@dataclass
+class MemoryTraining:
+    """TrainingService that runs nothing: `finish` says how a job ended."""
+
+    started: list[tuple[TrainingJob, str, str | None]] = field(default_factory=list)
+    _statuses: dict[str, TrainingStatus] = field(default_factory=dict)
+    _artifacts: dict[str, bytes] = field(default_factory=dict)
+
+    def start(self, job: TrainingJob, data_uri: str, parent_uri: str | None) -> None:
+        """Remember the job; a second start of the same job_id does nothing."""
+        if job.job_id not in self._statuses:
+            self.started.append((job, data_uri, parent_uri))
+            self._statuses[job.job_id] = TrainingStatus("running", "", None, None)
+
+    def finish(
+        self,
+        job_id: str,
+        *,
+        state: str = "succeeded",
+        artifact: bytes | None = None,
+        reason: str = "",
+        started_s: float | None = None,
+        finished_s: float | None = None,
+    ) -> None:
+        """End the job the way a training service would."""
+        self._statuses[job_id] = TrainingStatus(state, reason, started_s, finished_s)
+        if artifact is not None:
+            self._artifacts[job_id] = artifact
+
+    def status(self, job_id: str) -> TrainingStatus | None:
+        """What `start` and `finish` left."""
+        return self._statuses.get(job_id)
+
+    def stop(self, job_id: str) -> None:
+        """The job becomes `stopped`."""
+        self.finish(job_id, state="stopped", reason="stopped on request")
+
+    def artifact(self, job_id: str) -> bytes:
+        """The artifact handed to `finish`."""
+        try:
+            return self._artifacts[job_id]
+        except KeyError as exc:
+            raise NotFoundError(f"job {job_id} has no model artifact") from exc
+
+
+@dataclass
+class MemoryHost:
+    """ModelHost that swaps after `loading_calls` further calls of `deploy`, as a real one takes time to load."""
+
+    url: str = "http://memory"
+    version: str | None = "base"
+    loading_calls: int = 0
+    deployed: list[str] = field(default_factory=list)
+    _waiting: dict[str, int] = field(default_factory=dict)
+
+    def deploy(self, model_version: str, artifact_uri: str) -> None:
+        """Swap now, or after the loading calls."""
+        self.deployed.append(model_version)
+        left = self._waiting.get(model_version, self.loading_calls)
+        self._waiting[model_version] = left - 1
+        if left <= 0:
+            self.version = model_version
+
+    def serving_version(self) -> str | None:
+        """The version that answers."""
+        return self.version
+
+    def endpoint_url(self) -> str:
+        """Its address."""
+        return self.url
+
+
+@dataclass
+class MemoryMetrics:
+    """MetricsSource that answers with a window, or raises what it is given."""
+
+    answer: MetricWindow | MetricsError
+    by_cloud: dict[Cloud, Served] = field(default_factory=dict)
+
+    def window(self, start_s: float, end_s: float, step_s: float, names: Collection[str] = METRICS) -> MetricWindow:
+        """The prepared answer."""
+        if isinstance(self.answer, MetricsError):
+            raise self.answer
+        return self.answer
+
+    def served(self, now_s: float, step_s: float) -> dict[Cloud, Served]:
+        """The prepared answer."""
+        return self.by_cloud
+
+
+@dataclass
+class MemoryInference:
+    """InferenceClient that calls a function instead of a network."""
+
+    answer: Callable[[str, dict[str, Any], float, dict[str, str]], dict[str, Any]]
+    calls: list[str] = field(default_factory=list)
+
+    def invoke(self, url: str, body: dict[str, Any], timeout_s: float, headers: dict[str, str]) -> dict[str, Any]:
+        """Record the address and call the function."""
+        self.calls.append(url)
+        return self.answer(url, body, timeout_s, headers)
+
+
+@dataclass
+class MemoryNotifier:
+    """Notifier that keeps the last value per metric and label set."""
+
+    values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = field(default_factory=dict)
+
+    def push(self, name: str, value: float, labels: dict[str, str]) -> None:
+        """Replace the value."""
+        self.values[name, tuple(sorted(labels.items()))] = value
+
+
+def memory_cloud(cloud: Cloud) -> CloudServices:
+    """One cloud, all in memory."""
+    return CloudServices(
+        cloud=cloud,
+        documents=MemoryDocuments(),
+        objects=MemoryObjects(cloud),
+        queue=MemoryQueue(),
+        training=MemoryTraining(),
+        host=MemoryHost(url=f"http://{cloud}.memory"),
+    )

@@ -1,0 +1,139 @@
+"""A year of jobs: a tick reads only the recent ones, and its counters still count them all."""
+
+import dataclasses
+
+import msgspec
+import pytest
+
+from functions.retraining.history import close_old_pages, look_back_s, open_ledger
+from functions.scheduling.tick import tick
+from policy.decide import load_policy
+from shared.contracts import JobRecord, JobStatus, job_id_for
+from shared.errors import UnavailableError
+from tests.fakes import memory_cloud
+
+DAY = 86_400.0
+LABEL = (("service", "qa"),)
+
+
+@pytest.fixture
+def past(world, job, now):
+    """Writes a job that ended `days` ago."""
+
+    def make(days, cloud="aws", status=JobStatus.LIVE, **changes):
+        slot_s = now - days * DAY
+        told = job(job_id=job_id_for("qa", slot_s), slot_s=slot_s, cloud=cloud, data_end_s=slot_s)
+        record = JobRecord(job=told, status=status, updated_s=slot_s + 600, started_s=slot_s + 10, cost_usd=0.5)
+        record = msgspec.structs.replace(record, **changes)
+        world.state(cloud).claim(record)
+        return record
+
+    return make
+
+
+@pytest.fixture
+def quiet(world):
+    """The world with a policy that never retrains."""
+    world.policy = load_policy("never")
+    return world
+
+
+def counted(world):
+    names = ("llm_rl_redeploy_total", "llm_retrain_cost_usd_total")
+    return tuple(world.notifier.values[name, LABEL] for name in names)
+
+
+def listed(world):
+    return {page.cloud: len(page.recent) for page in open_ledger(world.deps()).pages}
+
+
+def test_a_year_of_jobs_is_read_once_and_counted_forever(quiet, past, now):
+    for day in range(365, 0, -1):
+        past(day, "aws" if day % 2 else "azure")
+    for slot in range(3):
+        tick(quiet.deps(), now + 60 * slot)
+        assert counted(quiet) == (365, pytest.approx(182.5))
+    assert sum(listed(quiet).values()) <= 3
+    past(0.01)
+    tick(quiet.deps(), now + 240)
+    assert counted(quiet) == (366, pytest.approx(183.0))
+    # A month later everything moved on, still without a job lost or counted twice.
+    tick(quiet.deps(), now + 30 * DAY)
+    tick(quiet.deps(), now + 30 * DAY + 60)
+    assert counted(quiet) == (366, pytest.approx(183.0))
+    assert listed(quiet) == {"aws": 0, "azure": 0}
+
+
+def test_a_job_in_flight_is_never_passed_over_however_old(quiet, past, now):
+    past(30)
+    waiting = past(20, status=JobStatus.TRAINING, cost_usd=None)
+    past(10, status=JobStatus.FAILED)
+    ledger = open_ledger(quiet.deps())
+    close_old_pages(quiet.deps(), ledger, now)
+    assert open_ledger(quiet.deps()).pages[0].recent[0].job.job_id == waiting.job.job_id
+    tick(quiet.deps(), now)  # the training service does not know it any more
+    assert quiet.state().job(waiting.job.job_id).record.status is JobStatus.FAILED
+    tick(quiet.deps(), now + 60)
+    assert listed(quiet)["aws"] == 0
+
+
+def test_two_schedulers_that_add_up_the_same_jobs_count_them_once(quiet, past, now):
+    for day in (9, 8, 7):
+        past(day)
+    readings = [open_ledger(quiet.deps(cloud)) for cloud in ("aws", "azure")]
+    for ledger in readings:
+        close_old_pages(quiet.deps(), ledger, now)
+    assert quiet.state().tally("qa")[0].live == 3
+    assert open_ledger(quiet.deps()).totals([]).live == 3
+
+
+def test_a_crash_while_adding_up_loses_and_doubles_nothing(crash_everywhere, quiet, past, now):
+    records = [past(day) for day in (9, 8, 7)]
+
+    def fresh():
+        other = dataclasses.replace(quiet, clouds={"aws": memory_cloud("aws"), "azure": memory_cloud("azure")})
+        for record in records:
+            other.state().claim(record)
+        return other
+
+    def check(other):
+        tick(other.deps(), now + 60)
+        assert counted(other) == (3, pytest.approx(1.5))
+        assert other.state().tally("qa")[0].live == 3
+
+    assert crash_everywhere(fresh, lambda _, deps: tick(deps, now), check) >= 15
+
+
+def test_the_last_model_that_went_live_stays_known(quiet, past, now):
+    past(300)
+    last = past(200)
+    past(100, status=JobStatus.REJECTED)
+    tick(quiet.deps(), now)
+    assert listed(quiet)["aws"] == 0
+    assert open_ledger(quiet.deps()).jobs() == [last], "training asks what the serving model has seen"
+
+
+def test_a_silent_cloud_does_not_make_the_counters_fall(quiet, past, now):
+    past(1, "aws")
+    past(2, "azure")
+    tick(quiet.deps(), now)
+    assert counted(quiet) == (2, 1.0)
+
+    class Down:
+        def __getattr__(self, name):
+            raise UnavailableError("Azure table", "timed out")
+
+    quiet.clouds["azure"] = quiet.clouds["azure"]._replace(documents=Down())
+    tick(quiet.deps(), now + 60)
+    assert counted(quiet) == (2, 1.0)
+    assert quiet.notifier.values["llm_decision_slot_timestamp_seconds", LABEL] == now + 60, "the rest goes on"
+
+
+def test_whatever_a_decision_looks_back_to_is_listed(world, past, now):
+    cfg = world.deps(cooldown_slots=10_000.0).settings
+    assert look_back_s(cfg) > 10_000 * 60
+    assert look_back_s(cfg) > 64 * 10_000 * 60, "so long a cooldown may be after many jobs in vain"
+    recent = past(6)
+    deps = dataclasses.replace(world.deps(), settings=cfg)
+    tick(deps, now)
+    assert recent in open_ledger(deps).pages[0].recent

@@ -1,0 +1,162 @@
+"""Both embedded clouds together: a retrain on each really trains, and goes live without a failed request."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3  # noqa: TID251 - the test is a client of its own
+import pytest
+from rich.console import Console
+
+from local.clouds.azure.storage import queue_client
+from local.clouds.cluster import Cluster, ClusterOptions
+from local.processes.reaper import marked
+from shared.contracts import CLOUDS
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("cluster")]
+
+ROOT = Path(__file__).parents[3]
+Eventually = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model that has hardly learned anything."""
+    out = tmp_path_factory.mktemp("base") / "model"
+    command = [sys.executable, "-m", "training_containers", "make-base", "--out", str(out), "--epochs=1", "--first=8"]
+    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def cluster(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    env = {
+        "OPPORTUNE_BASE_MODEL": str(model),
+        "OPPORTUNE_SLOT_SECONDS": "2",
+        "OPPORTUNE_TIME_SCALE": "30",
+        "OPPORTUNE_POLICY": "static",
+        "OPPORTUNE_STATIC_EVERY_SLOTS": "3",
+        "OPPORTUNE_COOLDOWN_SLOTS": "0",
+        "OPPORTUNE_MIN_NEW_PAIRS": "8",
+        "OPPORTUNE_EPOCHS": "1",
+        "OPPORTUNE_GATE_MARGIN": "1.0",
+        # Azure is the cheaper one here, so the static rule trains there.
+        "OPPORTUNE_PRICE_USD_PER_HOUR_AZURE": "0.1",
+    }
+    console = Console(stderr=True, force_terminal=False)
+    with Cluster(ClusterOptions(tmp_path_factory.mktemp("cluster"), env, console)) as running:
+        yield running
+    assert marked(running.supervisor.mark) == []
+
+
+def post(url: str, body: Any) -> tuple[int, Any]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=15) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as exc:
+        return exc.code, json.loads(exc.read())
+
+
+def get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=15) as answer:
+        return json.loads(answer.read())
+
+
+class Traffic:
+    """Asks and labels through both front doors until it is stopped; keeps what went wrong."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.failed: list[Any] = []
+        self.asked = 0
+        self._cluster = cluster
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Traffic":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.1):
+            door = self._cluster.doors[CLOUDS[self.asked % 2]]
+            body: dict[str, Any] = {"question": f"what is the colour of stone {self.asked % 16}?"}
+            self._note(post(f"{door}/predict", body))
+            self._note(post(f"{door}/feedback", {**body, "answers": ["deep red"]}))
+            self.asked += 1
+
+    def _note(self, answer: tuple[int, Any]) -> None:
+        if answer[0] != 200:
+            self.failed.append(answer)
+
+
+def test_both_front_doors_answer_and_prometheus_sees_both_serving_processes(
+    cluster: Cluster, eventually: Eventually
+) -> None:
+    for cloud in CLOUDS:
+        status, answer = post(f"{cluster.doors[cloud]}/predict", {"question": "what is a barometer?"})
+        assert (status, answer["model_version"]) == (200, "base")
+    query = f"{cluster.prometheus_url}/api/v1/query?query=llm_model_active"
+    found = eventually(lambda: len(rows := get(query)["data"]["result"]) >= 2 and rows, 30)
+    assert {row["metric"]["cloud"] for row in found} == {"aws", "azure"}
+
+
+def test_a_retrain_goes_live_in_both_clouds_without_a_failed_request(cluster: Cluster, eventually: Eventually) -> None:
+    with Traffic(cluster) as traffic:
+
+        def served() -> set[str]:
+            answers = [get(f"{cluster.serving_urls[cloud]}/healthz") for cloud in CLOUDS]
+            return {answer["model_version"] for answer in answers}
+
+        def swapped() -> bool:
+            cluster.check()
+            return len(served()) == 1 and served() != {"base"}
+
+        eventually(swapped, 240)
+        time.sleep(3)
+    assert traffic.failed == []
+    assert traffic.asked > 20
+    jobs = [job for cloud in CLOUDS for job in get(f"{cluster.doors[cloud]}/jobs")["jobs"]]
+    live = [job for job in jobs if job["status"] == "live"]
+    assert live and live[0]["job"]["cloud"] == "azure"
+    log = cluster.log_dir / "containers" / f"azureml-{live[0]['job']['job_id']}.log"
+    assert live[0]["job"]["trace_id"] in log.read_text()
+
+
+def test_a_malformed_message_goes_to_the_dead_letters_of_its_cloud(cluster: Cluster, eventually: Eventually) -> None:
+    settings = cluster.settings("azure")
+    sqs = boto3.client(
+        "sqs",
+        endpoint_url=cluster.env["AWS_ENDPOINT_URL"],
+        region_name="us-east-1",
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+    )
+    sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=settings.queue)["QueueUrl"], MessageBody="{not json")
+    dead = sqs.get_queue_url(QueueName=settings.dead_letter_queue)["QueueUrl"]
+    kept = eventually(lambda: sqs.receive_message(QueueUrl=dead, WaitTimeSeconds=1).get("Messages"))
+    assert kept[0]["Body"] == "{not json"
+    queue_client(settings.azure_storage_connection, settings.queue).send_message("not base64!")
+    poison = queue_client(settings.azure_storage_connection, settings.poison_queue)
+    assert eventually(lambda: [m.content for m in poison.receive_messages()]) == ["not base64!"]
+
+
+def test_requests_go_to_the_other_cloud_while_one_is_cut_off(cluster: Cluster) -> None:
+    cluster.set_cut("aws", True)
+    try:
+        answers = [post(f"{cluster.doors['aws']}/predict", {"question": "where?"}) for _ in range(5)]
+    finally:
+        cluster.set_cut("aws", False)
+    assert [(status, answer.get("cloud")) for status, answer in answers] == [(200, "azure")] * 5
