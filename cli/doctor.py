@@ -78,10 +78,10 @@ def _checks(services: CloudServices, settings: Settings) -> dict[str, Callable[[
         return "answers"
 
     def endpoint() -> str:
-        version = services.host.serving_version()
-        if not version:
+        host = services.host.state()
+        if not host.version:
             return "nothing serves yet; the first accepted model makes it"
-        return f"serves {version} at {services.host.endpoint_url()}"
+        return f"serves {host.version} at {host.url}" + ("" if host.healthy else f", not healthy: {host.reason}")
 
     return {
         "table": table,

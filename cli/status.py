@@ -46,7 +46,7 @@ def _lines(services: CloudServices, settings: Settings, now_s: float) -> list[st
             latency = "" if endpoint.latency_s is None else f", {endpoint.latency_s * 1e3:.0f} ms"
             where = f"{endpoint.cloud}: model {endpoint.model_version} at {endpoint.url}"
             lines.append(f"route       {where}, {health}{latency}")
-    jobs = state.jobs(settings.service)
+    jobs = state.jobs(settings.service).records
     for record in [r for r in jobs if r.status in IN_FLIGHT]:
         lines.append(f"job         {record.job.job_id} is {record.status.value}")
     ended = [r for r in jobs if r.status not in IN_FLIGHT]

@@ -1,15 +1,21 @@
-"""What the use cases are given: settings, clouds, metrics, policy. Built once, in functions.bootstrap."""
+"""What the use cases are given: settings, clouds, metrics, policy. Built once, in functions.bootstrap.
+
+A use case works on `deps.guarded(seconds)`: then every call of a cloud has a wall-clock limit, whatever a cloud does is
+an error of this project's, and a cloud that was silent once is asked nothing more.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from shared.contracts import Cloud
-from shared.errors import NotFoundError, UnavailableError
+from shared.deadline import Deadline, bounded
+from shared.errors import OpportuneError, UnavailableError
 from shared.ports import CloudServices, MetricsSource, Notifier
 from shared.records import State
 from shared.settings import Settings
@@ -18,6 +24,11 @@ if TYPE_CHECKING:
     from policy.policies import Policy
 
 log = logging.getLogger("opportune.functions")
+
+#: the longest that one call of a cloud may take, however long its library would wait
+CALL_S: Final = 8.0
+#: a call that failed after so long was no refusal but silence: the rest of the run does without that cloud
+SILENT_AFTER_S: Final = 1.5
 
 
 @dataclass(frozen=True)
@@ -29,8 +40,12 @@ class Deps:
     metrics: Callable[[], MetricsSource]
     policy: Callable[[], Policy]
     notifier: Notifier | None
-    #: other clouds that did not answer -> when to ask them again (monotonic seconds)
-    silent: dict[Cloud, float] = field(default_factory=dict)
+    #: what this run may still take; replaced by `guarded`
+    deadline: Deadline = field(default_factory=lambda: Deadline(float("inf")))
+    guards: Mapping[Cloud, Guard] = field(default_factory=dict)
+    call_s: float = CALL_S
+    #: clouds are read side by side
+    parallel: bool = True
 
     @property
     def own(self) -> CloudServices:
@@ -38,47 +53,39 @@ class Deps:
         return self.clouds[self.settings.cloud]
 
     @property
-    def home(self) -> CloudServices:
+    def home(self) -> Cloud:
         """The active scheduler's cloud: decisions and the training lock are settled in its table."""
-        return self.clouds.get(self.settings.scheduler, self.own)
+        return self.settings.scheduler if self.settings.scheduler in self.clouds else self.settings.cloud
 
     def state(self, cloud: Cloud) -> State:
         """A cloud's documents."""
         return State(self.clouds[cloud].documents)
 
-    def reachable(self, what: str) -> Iterator[Attempt]:
-        """Each cloud in turn, own first; one that does not answer is logged, and skipped for half a slot.
+    def guarded(self, seconds: float) -> Deps:
+        """The same for one run that must be over in `seconds`."""
+        deadline = Deadline(seconds)
+        guards = {cloud: Guard(cloud, deadline, self.call_s) for cloud in self.clouds}
+        clouds = {cloud: guards[cloud].services(services) for cloud, services in self.clouds.items()}
+        return dataclasses.replace(self, clouds=clouds, deadline=deadline, guards=guards)
 
-        Use as `for attempt in deps.reachable("…"): with attempt as cloud: …`. Waiting for the same time-out in every
-        step of a tick would cost the tick.
+    def settling(self) -> list[Cloud]:
+        """Where races are settled, in the order to try: at home, then here, then anywhere."""
+        order = [self.home, self.settings.cloud, *self.clouds]
+        return list(dict.fromkeys(order))
+
+    def reachable(self, what: str) -> Iterator[Attempt]:
+        """Each cloud in turn, own first; what one of them does not do is logged and does not stop the others.
+
+        Use as `for attempt in deps.reachable("…"): with attempt as cloud: …`.
         """
         for cloud in sorted(self.clouds, key=lambda c: c != self.settings.cloud):
-            if not self._is_silent(cloud):
-                yield Attempt(self, self.clouds[cloud], what)
-
-    def fell_silent(self, cloud: Cloud) -> None:
-        """Remember that another cloud did not answer."""
-        if cloud != self.settings.cloud:
-            self.silent[cloud] = time.monotonic() + self.settings.slot_seconds / 2
-
-    def _is_silent(self, cloud: Cloud) -> bool:
-        return time.monotonic() < self.silent.get(cloud, 0.0)
-
-    def at_home(self) -> tuple[State, State]:
-        """(where to settle races, where to settle them if that cloud does not answer)."""
-        return self.state(self.home_now), State(self.own.documents)
-
-    @property
-    def home_now(self) -> Cloud:
-        """Where races are settled: at home, unless that cloud just did not answer."""
-        return self.settings.cloud if self._is_silent(self.home.cloud) else self.home.cloud
+            yield Attempt(self.clouds[cloud], what)
 
 
 class Attempt:
-    """One cloud's turn: that it does not answer, or lacks what is asked for, is logged, not raised."""
+    """One cloud's turn: what goes wrong with it is logged, not raised."""
 
-    def __init__(self, deps: Deps, cloud: CloudServices, what: str) -> None:
-        self._deps = deps
+    def __init__(self, cloud: CloudServices, what: str) -> None:
         self._cloud = cloud
         self._what = what
 
@@ -86,12 +93,63 @@ class Attempt:
         return self._cloud
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, UnavailableError | NotFoundError):
+        if not isinstance(error, OpportuneError):
             return False
-        if isinstance(error, UnavailableError):
-            self._deps.fell_silent(self._cloud.cloud)
         log.warning(
-            "skipped a cloud that does not answer",
+            "skipped a cloud",
             extra={"action": self._what, "cloud": self._cloud.cloud, "reason": str(error)},
         )
         return True
+
+
+class Guard:
+    """One cloud during one run: limits each call's time, and remembers that the cloud fell silent."""
+
+    def __init__(self, cloud: Cloud, deadline: Deadline, call_s: float) -> None:
+        self.cloud = cloud
+        self.silent: str | None = None
+        self._deadline = deadline
+        self._call_s = call_s
+
+    def services(self, services: CloudServices) -> CloudServices:
+        """The cloud's ports, each call of which goes through `call`."""
+        ports: dict[str, Any] = {
+            name: _GuardedPort(self, name, port) for name, port in services._asdict().items() if name != "cloud"
+        }
+        return services._replace(**ports)
+
+    def call(self, port: str, method: str, call: Callable[[], Any]) -> Any:
+        """What the call returns.
+
+        Raises:
+            OpportuneError: whatever went wrong. An answer nobody can make sense of is an UnavailableError too.
+        """
+        what = f"{self.cloud} {port}"
+        if self.silent is not None:
+            raise UnavailableError(what, f"not asked again in this run: {self.silent}")
+        seconds = min(self._call_s, self._deadline.left())
+        if seconds <= 0.0:
+            raise UnavailableError(what, "the run's time is over")
+        started_s = time.monotonic()
+        try:
+            return bounded(f"{what}.{method}", seconds, call)
+        except OpportuneError as exc:
+            if isinstance(exc, UnavailableError) and time.monotonic() - started_s >= min(SILENT_AFTER_S, self._call_s):
+                self.silent = str(exc)
+            raise
+        except Exception as exc:  # the one place where any answer of a cloud becomes an error of this project's
+            reason = f"an answer that cannot be used: {type(exc).__name__}: {exc}"
+            raise UnavailableError(f"{what}.{method}", reason[:500]) from exc
+
+
+class _GuardedPort:
+    """A port whose methods go through a Guard."""
+
+    def __init__(self, guard: Guard, name: str, port: Any) -> None:
+        self._guard, self._name, self._port = guard, name, port
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self._guard.call(self._name, method, lambda: getattr(self._port, method)(*args, **kwargs))
+
+        return call

@@ -61,10 +61,10 @@ def decide(window: MetricWindow | MetricsError, context: DecisionContext, policy
             guards.append(_guard("out-of-distribution", evaluation.action, reason))
     except MetricsError as exc:
         guards.append(_guard("metrics", Action.HOLD, f"hold: {exc}"))
-        if facts.paused is not None:  # what an operator asked for is said, whatever else is missing
-            guards.append(_guard("paused", Action.HOLD, facts.stopped()))
     action, spoken = apply(evaluation.action, facts)
     guards += spoken
+    if facts.paused is not None and all(guard.name != "paused" for guard in guards):
+        guards.append(_guard("paused", Action.HOLD, facts.stopped()))  # what an operator asked for is said in any case
     job_id = job_id_for(settings.service, context.slot_s)
     return Decision(
         decision_id=f"decision-{job_id}",

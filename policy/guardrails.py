@@ -44,7 +44,7 @@ class Facts:
             settings=settings,
             now_s=now_s,
             in_flight=running[0] if running else None,
-            ended_s=max((record.updated_s for record in jobs if not is_in_flight(record)), default=None),
+            ended_s=max((r.updated_s for r in jobs if not is_in_flight(r) and not r.cause), default=None),
             in_vain=in_vain(jobs),
             spent_usd=sum(cost_usd(record, settings) for record in jobs if record.job.slot_s >= midnight_s),
             unavailable=unavailable,
@@ -75,6 +75,8 @@ def in_vain(jobs: Sequence[JobRecord]) -> int:
     """How many jobs in a row, up to the last that ended, failed or were rejected; one a person stopped says nothing."""
     count = 0
     for record in sorted(jobs, key=lambda record: record.updated_s, reverse=True):
+        if record.cause:
+            continue  # its cloud refused it or had no machine: the other cloud is next, and nothing is wrong with the model
         if record.status in (JobStatus.FAILED, JobStatus.REJECTED):
             count += 1
         elif record.status is JobStatus.LIVE:

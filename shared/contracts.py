@@ -23,6 +23,11 @@ Cloud = Literal["aws", "azure"]
 CLOUDS: Final[tuple[Cloud, Cloud]] = ("aws", "azure")
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+#: a service's name is the beginning of its jobs' names, which SageMaker limits to 63 characters
+LONGEST_SERVICE: Final = 47
+ServiceName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=LONGEST_SERVICE)]
+#: ids are keys of documents; DynamoDB and Azure Table both limit a key to about 1,000 bytes
+Id = Annotated[str, Meta(min_length=1, max_length=128)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Meta(ge=0.0)]
@@ -100,6 +105,8 @@ class Decision(Contract, frozen=True, kw_only=True):
     trace_id: TraceId
     reason: str
     job_id: str | None = None
+    # what could not be read or done in this slot -> why, in the service's own words
+    conditions: dict[str, str] = {}
 
 
 class TrainingJob(Contract, frozen=True, kw_only=True):
@@ -110,9 +117,9 @@ class TrainingJob(Contract, frozen=True, kw_only=True):
     slot_s: float
     cloud: Cloud
     trace_id: TraceId
-    decision_id: str
+    decision_id: Id
     # version of the serving model the training starts from ("base" = the base model)
-    parent_version: str
+    parent_version: Id
     # feedback in [data_start_s, data_end_s) is trained and evaluated on
     data_start_s: float
     data_end_s: float
@@ -149,6 +156,17 @@ class JobRecord(Contract, frozen=True, kw_only=True):
     cost_usd: float | None = None
     model_version: str | None = None
     reason: str = ""
+    # why it ended where the model is not to blame: the cloud refuses for good, or has no machine now
+    cause: Literal["", "refused", "capacity"] = ""
+    # what it waits for now, per cloud or thing, in the service's own words
+    waits: dict[str, str] = {}
+    # clouds whose endpoint will not serve this version -> why; they are not asked again
+    refused: dict[str, str] = {}
+    # how often each cloud's endpoint was asked to load the version, and when it last was
+    asked: dict[str, int] = {}
+    asked_s: dict[str, float] = {}
+    # when its message was last sent again
+    sent_s: float | None = None
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,6 +244,8 @@ class RouteTable(Contract, frozen=True, kw_only=True):
     heartbeat_s: float
     endpoints: tuple[Endpoint, ...]
     trace_id: TraceId
+    # the last decision that the scheduler of the heartbeat recorded
+    decided: str = ""
 
 
 T = TypeVar("T", bound=Contract)
@@ -249,6 +269,10 @@ def decode(kind: type[T], raw: bytes | str) -> T:
         raise ContractError(f"{kind.__name__}: not JSON: {exc}") from exc
     except UnicodeDecodeError as exc:
         raise ContractError(f"{kind.__name__}: not UTF-8: {exc}") from exc
+    except RecursionError as exc:
+        raise ContractError(f"{kind.__name__}: nested too deeply") from exc
+    except (TypeError, ValueError) as exc:
+        raise ContractError(f"{kind.__name__}: not JSON: {exc}") from exc
     version = head.get("version", CONTRACT_VERSION) if isinstance(head, dict) else CONTRACT_VERSION
     if isinstance(version, int) and version > CONTRACT_VERSION:
         raise UnknownVersionError(kind.__name__, version, CONTRACT_VERSION)
@@ -256,6 +280,8 @@ def decode(kind: type[T], raw: bytes | str) -> T:
         return msgspec.convert(head, kind)
     except msgspec.ValidationError as exc:
         raise ContractError(f"{kind.__name__}: {exc}") from exc
+    except RecursionError as exc:
+        raise ContractError(f"{kind.__name__}: nested too deeply") from exc
 
 
 def slot_of(now_s: float, slot_seconds: float) -> float:

@@ -10,6 +10,8 @@ OpportuneError
 │   ├── NoSamplesError       a query returned nothing
 │   └── MetricsUnavailableError   Prometheus did not answer
 ├── UnavailableError         a cloud service did not answer; the caller may retry
+├── RefusedError             a cloud service refuses for good (quota, role, image, a wrong value); a retry is in vain
+├── CapacityError            a cloud has no machine of that kind now; another cloud may
 ├── ConflictError            a conditional write lost: somebody else was first
 ├── NotFoundError            a document or object does not exist
 ├── ModelError               a model artifact is unusable
@@ -79,6 +81,22 @@ class UnavailableError(OpportuneError):
 
     def __init__(self, service: str, reason: str) -> None:
         super().__init__(f"{service} is unavailable: {reason}")
+        self.service = service
+
+
+class RefusedError(OpportuneError):
+    """A cloud service refused for good; the message is its own reason."""
+
+    def __init__(self, service: str, reason: str) -> None:
+        super().__init__(f"{service} refused: {reason}")
+        self.service = service
+
+
+class CapacityError(OpportuneError):
+    """A cloud has no machine of the kind that is asked for, now."""
+
+    def __init__(self, service: str, reason: str) -> None:
+        super().__init__(f"{service} has no capacity: {reason}")
         self.service = service
 
 

@@ -114,15 +114,20 @@ class TrainingStatus(NamedTuple):
 
     state: str
     reason: str
-    started_s: float | None
+    started_s: float | None  # when a machine began to work on it; None while none did
     finished_s: float | None
+    billed_s: float | None = None  # what the service charges for, where it says so (spot)
+    capacity: bool = False  # it ended because the cloud had no machine for it
 
 
 class TrainingService(Protocol):
     """SageMaker training or Azure ML command jobs."""
 
     def start(self, job: TrainingJob, data_uri: str, parent_uri: str | None) -> None:
-        """Start the job; a second start of the same job_id is harmless."""
+        """Start the job; a second start of the same job_id is harmless.
+
+        Raises RefusedError (for good), CapacityError (no machine now) or UnavailableError (try again).
+        """
         ...
 
     def status(self, job_id: str) -> TrainingStatus | None:
@@ -136,18 +141,30 @@ class TrainingService(Protocol):
         ...
 
 
+class HostState(NamedTuple):
+    """What an endpoint is doing now."""
+
+    version: str | None  # takes the largest share of the traffic; None: the endpoint never had one, or is not there
+    url: str  # where it is asked
+    healthy: bool = True  # it can answer
+    updating: bool = False  # the last change is still going on
+    reason: str = ""  # why it is not healthy, or why its last change failed, in the service's words
+
+
 class ModelHost(Protocol):
     """SageMaker endpoints or Azure ML online endpoints: serves one model version, swaps without dropping."""
 
     def deploy(self, model_version: str, artifact_uri: str) -> None:
-        """Load the version beside the old one, then swap; returns once it is requested; safe to repeat."""
+        """Take the next step towards serving the version beside, then instead of, the old one; safe to repeat.
+
+        Raises ModelError (no endpoint could load this artifact), RefusedError (this endpoint will not, for good),
+        UnavailableError (try again).
+        """
         ...
 
-    def serving_version(self) -> str | None:
-        """The version that answers now, or None before the first deployment."""
+    def state(self) -> HostState:
+        """The endpoint now. Raises UnavailableError when that cannot be known."""
         ...
-
-    def endpoint_url(self) -> str: ...
 
 
 class InferenceClient(Protocol):

@@ -4,24 +4,51 @@
 |----------|--------------------|---------------------------------------------------------------|
 | decision | decision_id        | Decision, written once per slot                               |
 | job      | job_id             | JobRecord, in the table of the cloud that trains it           |
-| tally    | service            | jobs that ended long ago, added up                            |
+| tally    | service            | JobTotals: jobs that ended long ago, added up                 |
 | lock     | service            | which job may train now                                       |
 | routes   | service            | RouteTable, one copy per cloud                                |
-| control  | service            | whether a person paused the service                           |
+| control  | service            | the operator's switch: paused or not, jobs to stop            |
+
+A document that cannot be read, or that a newer program wrote, is an `Unreadable` among the others: whoever asked goes
+on without it and says so.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
-import msgspec
+from shared.contracts import Cloud, Contract, Decision, JobRecord, JobStatus, RouteTable, decode, encode
+from shared.errors import ConflictError, ContractError, UnknownVersionError
+from shared.ports import Document, DocumentStore
 
-from shared.contracts import Cloud, Decision, JobRecord, JobStatus, RouteTable, decode, encode
-from shared.errors import ConflictError
-from shared.ports import DocumentStore
+T = TypeVar("T", bound=Contract)
 
 #: jobs read at once
 _PAGE: Final = 200
+
+
+class Unreadable(NamedTuple):
+    """A document that is there and says nothing to this program."""
+
+    kind: str
+    key: str
+    reason: str
+    newer: bool  # written by a newer program: it must not be overwritten
+    etag: str = ""
+
+    def __str__(self) -> str:
+        """Which, and why."""
+        return f"{self.kind} document {self.key}: {self.reason}"
+
+
+class Unread(NamedTuple):
+    """Something that could not be read, and why: unknown, which is never the same as nothing."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        """Why."""
+        return self.reason
 
 
 class Held(NamedTuple):
@@ -31,7 +58,7 @@ class Held(NamedTuple):
     etag: str
 
 
-class Lock(msgspec.Struct, frozen=True):
+class Lock(Contract, frozen=True):
     """Which job of a service may train; void after `expires_s` if its record never appeared."""
 
     job_id: str
@@ -39,7 +66,7 @@ class Lock(msgspec.Struct, frozen=True):
     expires_s: float
 
 
-class Tally(msgspec.Struct, frozen=True):
+class JobTotals(Contract, frozen=True):
     """Jobs added up: every job of the service in this cloud with an id up to `through`."""
 
     through: str = ""
@@ -48,11 +75,11 @@ class Tally(msgspec.Struct, frozen=True):
     cost_usd: float = 0.0
     last_live: JobRecord | None = None  # the newest of them that went live
 
-    def counting(self, record: JobRecord) -> Tally:
+    def counting(self, record: JobRecord) -> JobTotals:
         """With one job more."""
         live = record.status is JobStatus.LIVE
         return self.plus(
-            Tally(
+            JobTotals(
                 through=record.job.job_id,
                 started=int(record.started_s is not None),
                 live=int(live),
@@ -61,10 +88,10 @@ class Tally(msgspec.Struct, frozen=True):
             )
         )
 
-    def plus(self, other: Tally) -> Tally:
+    def plus(self, other: JobTotals) -> JobTotals:
         """Both together."""
         lives = [record for record in (self.last_live, other.last_live) if record is not None]
-        return Tally(
+        return JobTotals(
             through=max(self.through, other.through),
             started=self.started + other.started,
             live=self.live + other.live,
@@ -73,17 +100,30 @@ class Tally(msgspec.Struct, frozen=True):
         )
 
 
-class _Chosen(msgspec.Struct):
-    """What a decision was, without the rest."""
-
-    action: int = 0
-
-
-class Control(msgspec.Struct, frozen=True):
-    """A person's wish: no new retrains while paused."""
+class Control(Contract, frozen=True):
+    """The operator switch: no new retrains and no releases while paused, and jobs that are to end."""
 
     paused: bool
     reason: str
+    changed_s: float = 0.0
+    stopped_jobs: tuple[str, ...] = ()
+
+
+class ServiceDocuments(NamedTuple):
+    """What every tick reads of one cloud, in one request; None where there is none."""
+
+    routes: RouteTable | Unreadable | None
+    totals: JobTotals | Unreadable | None
+    control: Control | Unreadable | None
+    decision: Decision | Unreadable | None
+    etags: dict[str, str]  # kind -> what a conditional write needs
+
+
+class Jobs(NamedTuple):
+    """Job records of a service, oldest first, and those that cannot be read."""
+
+    records: list[JobRecord]
+    unreadable: list[Unreadable]
 
 
 class State:
@@ -92,10 +132,29 @@ class State:
     def __init__(self, documents: DocumentStore) -> None:
         self._documents = documents
 
+    def service(self, service: str, decision_id: str) -> ServiceDocuments:
+        """Routes, totals, operator switch and one decision, together."""
+        kinds: dict[str, tuple[str, Any]] = {
+            "routes": (service, RouteTable),
+            "tally": (service, JobTotals),
+            "control": (service, Control),
+            "decision": (decision_id, Decision),
+        }
+        found = self._documents.get_many([(kind, key) for kind, (key, _) in kinds.items()])
+        read = {
+            kind: decoded(kind, key, found[kind, key], of) if (kind, key) in found else None
+            for kind, (key, of) in kinds.items()
+        }
+        etags = {kind: document.etag for (kind, _), document in found.items()}
+        return ServiceDocuments(read["routes"], read["tally"], read["control"], read["decision"], etags)
+
     # --- decisions
 
     def record_decision(self, decision: Decision) -> Decision:
-        """Write the decision unless its slot has one; returns the one that counts."""
+        """Write the decision unless its slot has one; returns the one that counts.
+
+        Raises ContractError when the slot's decision cannot be read, UnknownVersionError when it is of a newer program.
+        """
         try:
             self._documents.put("decision", decision.decision_id, encode(decision), if_absent=True)
         except ConflictError:
@@ -108,13 +167,22 @@ class State:
         return decode(Decision, found.body) if found else None
 
     def decisions(self, since: str = "", limit: int = 1000) -> list[Decision]:
-        """Decisions with id >= since, oldest first; ids of one service sort by time."""
-        return [decode(Decision, body) for _, body in self._documents.query("decision", since=since, limit=limit)]
+        """Decisions with id >= since, oldest first; ids of one service sort by time. Unreadable ones are left out."""
+        return self._decisions(since, limit, retrains_only=False)
 
     def retrains(self, since: str) -> list[Decision]:
         """Of these decisions those to retrain: one in hundreds, so the others are not looked at any closer."""
-        found = self._documents.query("decision", since=since)
-        return [decode(Decision, body) for _, body in found if msgspec.json.decode(body, type=_Chosen).action]
+        return self._decisions(since, 1000, retrains_only=True)
+
+    def _decisions(self, since: str, limit: int, *, retrains_only: bool) -> list[Decision]:
+        found = []
+        for key, body in self._documents.query("decision", since=since, limit=limit):
+            if retrains_only and b'"action":0' in body:
+                continue
+            decision = decoded("decision", key, Document(body, ""), Decision)
+            if isinstance(decision, Decision) and (decision.action or not retrains_only):
+                found.append(decision)
+        return found
 
     # --- jobs
 
@@ -123,72 +191,74 @@ class State:
         return Held(record, self._documents.put("job", record.job.job_id, encode(record), if_absent=True))
 
     def job(self, job_id: str) -> Held | None:
-        """The job's record."""
+        """The job's record. Raises ContractError when it cannot be read."""
         found = self._documents.get("job", job_id)
         return Held(decode(JobRecord, found.body), found.etag) if found else None
 
     def update(self, held: Held, record: JobRecord) -> Held:
-        """Replace the record as it was read. Raises ConflictError when somebody else changed it meanwhile."""
-        return Held(record, self._documents.put("job", record.job.job_id, encode(record), if_etag=held.etag))
+        """Replace the record as it was read.
 
-    def jobs(self, service: str, since: str = "") -> list[JobRecord]:
+        An answer may be lost on its way back and the write repeated by a library, so a condition that fails is looked
+        into before it counts as somebody else's: what we wanted to write may stand there.
+
+        Raises ConflictError when somebody else changed it meanwhile.
+        """
+        body = encode(record)
+        try:
+            return Held(record, self._documents.put("job", record.job.job_id, body, if_etag=held.etag))
+        except ConflictError:
+            found = self._documents.get("job", record.job.job_id)
+            if found is not None and found.body == body:
+                return Held(record, found.etag)
+            raise
+
+    def jobs(self, service: str, since: str = "") -> Jobs:
         """The service's jobs with id >= since, oldest first; ids sort by time."""
         found: dict[str, JobRecord] = {}
+        unreadable: dict[str, Unreadable] = {}
         position, prefix = max(since, f"{service}-"), f"{service}-"
         while True:
             page = self._documents.query("job", since=position, limit=_PAGE)
             # A service `qa-2` has ids of the same prefix as `qa`; everybody else's lie outside it.
-            ours = [body for key, body in page if key.startswith(prefix)]
-            records = (decode(JobRecord, body) for body in ours)
-            found |= {record.job.job_id: record for record in records if record.job.service == service}
+            ours = [(key, body) for key, body in page if key.startswith(prefix)]
+            for key, body in ours:
+                record = decoded("job", key, Document(body, ""), JobRecord)
+                if isinstance(record, Unreadable):
+                    unreadable[key] = record
+                elif record.job.service == service:
+                    found[record.job.job_id] = record
             if len(ours) < _PAGE:
-                return list(found.values())
+                return Jobs(list(found.values()), list(unreadable.values()))
             position = page[-1][0]  # read again: a page starts at a key, not after it
 
-    def tally(self, service: str) -> tuple[Tally, str | None]:
-        """The older jobs added up, with the tag to replace that; an empty one and None before the first."""
-        found = self._documents.get("tally", service)
-        return (msgspec.json.decode(found.body, type=Tally), found.etag) if found else (Tally(), None)
-
-    def put_tally(self, service: str, tally: Tally, *, if_etag: str | None) -> None:
+    def put_totals(self, service: str, totals: JobTotals, *, if_etag: str | None) -> None:
         """Replace it as it was read (None: absent). Raises ConflictError."""
-        body = msgspec.json.encode(tally)
+        body = encode(totals)
         self._documents.put("tally", service, body, if_etag=if_etag, if_absent=if_etag is None)
 
     # --- lock
 
-    def lock(self, service: str) -> tuple[Lock, str] | None:
+    def lock(self, service: str) -> tuple[Lock | Unreadable, str] | None:
         """Who holds the service's training lock, with the tag to take it over."""
         found = self._documents.get("lock", service)
-        return (msgspec.json.decode(found.body, type=Lock), found.etag) if found else None
+        return (decoded("lock", service, found, Lock), found.etag) if found else None
 
     def take_lock(self, service: str, lock: Lock, *, if_etag: str | None) -> None:
         """Take the lock if it is still as it was read (None: absent). Raises ConflictError."""
-        body = msgspec.json.encode(lock)
+        body = encode(lock)
         self._documents.put("lock", service, body, if_etag=if_etag, if_absent=if_etag is None)
 
     # --- routes
 
     def routes(self, service: str) -> RouteTable | None:
-        """This cloud's copy of the route table."""
+        """This cloud's copy of the route table. Raises ContractError when it cannot be read."""
         found = self._documents.get("routes", service)
         return decode(RouteTable, found.body) if found else None
 
-    def publish(self, table: RouteTable) -> bool:
-        """Write the table unless this cloud has a newer one; False when somebody else wrote first."""
-        found = self._documents.get("routes", table.service)
-        if found is not None:
-            held = decode(RouteTable, found.body)
-            if (held.epoch, held.heartbeat_s) > (table.epoch, table.heartbeat_s):
-                return False
+    def put_routes(self, table: RouteTable, *, if_etag: str | None) -> bool:
+        """Replace this cloud's copy as it was read (None: absent); False when somebody else wrote first."""
         try:
-            self._documents.put(
-                "routes",
-                table.service,
-                encode(table),
-                if_etag=found.etag if found else None,
-                if_absent=found is None,
-            )
+            self._documents.put("routes", table.service, encode(table), if_etag=if_etag, if_absent=if_etag is None)
         except ConflictError:
             return False
         return True
@@ -196,10 +266,25 @@ class State:
     # --- control
 
     def control(self, service: str) -> Control:
-        """Whether the service is paused, and why."""
+        """The operator switch. Raises ContractError when it cannot be read."""
         found = self._documents.get("control", service)
-        return msgspec.json.decode(found.body, type=Control) if found else Control(False, "")
+        if found is None:
+            return Control(False, "")
+        control = decoded("control", service, found, Control)
+        if isinstance(control, Unreadable):
+            raise ContractError(str(control))
+        return control
 
     def set_control(self, service: str, control: Control) -> None:
         """Pause or resume."""
-        self._documents.put("control", service, msgspec.json.encode(control))
+        self._documents.put("control", service, encode(control))
+
+
+def decoded(kind: str, key: str, document: Document, of: type[T]) -> T | Unreadable:
+    """The document as what it should be, or why it cannot be."""
+    try:
+        return decode(of, document.body)
+    except UnknownVersionError as exc:
+        return Unreadable(kind, key, str(exc), newer=True, etag=document.etag)
+    except ContractError as exc:
+        return Unreadable(kind, key, str(exc), newer=False, etag=document.etag)

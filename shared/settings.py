@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from shared.contracts import Cloud, Name
+from shared.contracts import Cloud, ServiceName
 from shared.errors import ConfigurationError
 
 PREFIX = "OPPORTUNE_"
@@ -20,7 +20,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """One field per variable: `slot_seconds` is OPPORTUNE_SLOT_SECONDS. docs/configuration.md is built from this."""
 
     # --- what and where
-    service: Name = "qa"
+    service: ServiceName = "qa"
     cloud: Cloud = "aws"
     mode: Literal["act", "watch"] = "act"
     scheduler: Cloud = "aws"  # which cloud's clock is in charge; the other stands by
@@ -43,6 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cost_ceiling_usd: Annotated[float, Meta(gt=0)] = 10.0
     job_deadline_seconds: Positive = 3600.0
     standby_after_slots: Positive = 3.0
+    tick_deadline_seconds: Positive = 45.0  # wall time of one run of a function; below its platform's own limit
     # --- prices and sizes of one retrain
     price_usd_per_hour_aws: Positive = 0.736
     price_usd_per_hour_azure: Positive = 0.752
@@ -141,7 +142,8 @@ def _allowed(hint: Any, fallback: str) -> str:
     for meta in metas:
         if isinstance(meta, Meta):
             if meta.pattern:
-                return f"text matching {meta.pattern}"
+                most = f" of at most {meta.max_length} characters" if meta.max_length else ""
+                return f"text matching {meta.pattern}{most}"
             bounds = [
                 f"{sign} {bound}"
                 for sign, bound in ((">", meta.gt), (">=", meta.ge), ("<=", meta.le))

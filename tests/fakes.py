@@ -10,7 +10,7 @@ from typing import Any
 
 from shared.contracts import Cloud, MetricWindow, TrainingJob, encode
 from shared.errors import ConflictError, MetricsError, NotFoundError
-from shared.ports import CloudServices, DeadLetter, Document, DocumentKey, Served, TrainingStatus
+from shared.ports import CloudServices, DeadLetter, Document, DocumentKey, HostState, Served, TrainingStatus
 from shared.promql import METRICS
 
 
@@ -167,13 +167,9 @@ class MemoryHost:
         if left <= 0:
             self.version = model_version
 
-    def serving_version(self) -> str | None:
-        """The version that answers."""
-        return self.version
-
-    def endpoint_url(self) -> str:
-        """Its address."""
-        return self.url
+    def state(self) -> HostState:
+        """The version that answers, and its address."""
+        return HostState(self.version, self.url)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from aws_lambda_powertools.utilities.data_classes import EventBridgeEvent, event
 
 from functions.aws.powertools import logger, traced
 from functions.bootstrap import deps
-from functions.retraining.lifecycle import training_finished
+from functions.scheduling.tick import training_finished
 from shared.errors import ContractError
 
 

@@ -10,7 +10,7 @@ import time
 import azure.functions as func
 
 from functions.bootstrap import deps
-from functions.retraining.lifecycle import training_finished
+from functions.scheduling.tick import training_finished
 from shared.errors import ContractError
 
 blueprint = func.Blueprint()

@@ -1,190 +1,274 @@
-"""A training job's way from claimed to live, one idempotent step at a time.
+"""A training job's way from claimed to live: what comes next, from what was read. Pure; asks nobody anything.
 
     CLAIMED -> TRAINING -> SUCCEEDED -> ACCEPTED -> LIVE
-       |          |            |           `-> FAILED     the endpoints could not load it in time
+       |          |            |           `-> FAILED     no endpoint could load it in time
        |          |            `-> REJECTED               the gate refused it
-       |          `-> FAILED | STOPPED                    the training service said so
+       |          `-> FAILED | STOPPED                    the training service said so, or a person
        `-> FAILED                                         never reached the training service
 
-Completion events push a job along; every tick looks too, so that a lost event costs one slot, not a job.
+What is overdue comes before anything that may fail: a job whose cloud answers nothing but errors ends all the same,
+with the last error as its reason. While a person holds releases (`held`), a finished job waits and nothing is overdue.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import msgspec
 
-from functions.clouds import Deps
-from functions.retraining.gate import judge, read_manifest
-from functions.routing.publish import publish_routes
+from functions.retraining.gate import judge
+from functions.scheduling.view import Artifact, JobView, Unusable
 from shared.contracts import IN_FLIGHT, Cloud, JobRecord, JobStatus
-from shared.errors import ConflictError, ContractError, ModelError, NotFoundError
-from shared.logs import about
-from shared.ports import CloudServices, TrainingStatus
-from shared.records import Held
+from shared.ports import HostState, TrainingStatus
+from shared.records import Unread
+from shared.settings import Settings
 
-log = logging.getLogger("opportune.functions.jobs")
-
-
-def model_key(model_version: str) -> str:
-    """Where a version's artifact lies, in every cloud's object store."""
-    return f"models/{model_version}/model.tar.gz"
-
-
-def training_finished(deps: Deps, job_id: str, now_s: float) -> JobRecord | None:
-    """A completion event names a job of this cloud. Repeated events and unknown jobs change nothing."""
-    held = deps.state(deps.settings.cloud).job(job_id)
-    if held is None:
-        log.info("not a job of ours", extra={"action": "finish", "job_id": job_id})
-        return None
-    return advance(deps, held, now_s)
+#: how often an endpoint is asked to load one version before that counts as its refusal
+MOST_REQUESTS: Final = 3
+#: a job that runs for so many times its deadline is stopped: for a training service that does not enforce it
+PATIENCE: Final = 2.0
+#: what a record says of the artifact, the gate and the training service
+ARTIFACT, GATE, SERVICE = "artifact", "gate", "training service"
 
 
-def advance(deps: Deps, held: Held, now_s: float) -> JobRecord:
-    """Take every step that can be taken now. Losing a race to another function is fine: it took the step."""
-    cloud = held.record.job.cloud
-    state = deps.state(cloud)
-    while held.record.status in IN_FLIGHT:
-        following = _STEPS[held.record.status](deps, cloud, held.record, now_s)
-        if following is held.record:
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a job's next step depends on beside itself."""
+
+    settings: Settings
+    now_s: float
+    #: each cloud's endpoint
+    hosts: Mapping[Cloud, HostState | Unread]
+    #: clouds whose endpoint has served some version before
+    served_before: frozenset[Cloud]
+    #: why nothing may be released now (paused, watch mode), or None
+    held: str | None = None
+    #: when the operator switch was last changed
+    switched_s: float = 0.0
+    #: jobs that a person ended
+    stopped: frozenset[str] = frozenset()
+
+
+class Step(NamedTuple):
+    """What becomes of a job now: each record on its way, the last of which is written."""
+
+    path: tuple[JobRecord, ...]
+    keep: Artifact | None = None  # to be stored under models/ before that
+    stop: bool = False  # the training service is asked to end it before that
+
+    @property
+    def record(self) -> JobRecord:
+        """The record to write."""
+        return self.path[-1]
+
+
+def next_step(job: JobView, around: Surroundings) -> Step | None:
+    """As many steps as can be taken on what was read; None when there is nothing to change."""
+    record = job.held.record
+    path: list[JobRecord] = []
+    keep, stop = None, False
+    while record.status in IN_FLIGHT:
+        if record.job.job_id in around.stopped:
+            following, keep = _ended(record, JobStatus.STOPPED, "stopped by a person", around.now_s), None
+            stop = job.held.record.status in (JobStatus.CLAIMED, JobStatus.TRAINING)
+        else:
+            following = _STEPS[record.status](job, record, around)
+        if following is record:
             break
-        try:
-            held = state.update(held, msgspec.structs.replace(following, updated_s=now_s))
-        except ConflictError:
-            newer = state.job(held.record.job.job_id)
-            return newer.record if newer else held.record
-        record = held.record
-        log.info(
-            "job is %s",
-            record.status.value,
-            extra={
-                **about(record.job),
-                "action": _ACTIONS.get(record.status, "train"),
-                "status": record.status.value,
-                "model_version": record.model_version,
-                "reason": record.reason,
-            },
-        )
-        if record.status is JobStatus.LIVE:
-            publish_routes(deps, now_s, trace_id=record.job.trace_id)
-    return held.record
+        if following.status is record.status:  # only what it waits for has changed
+            path.append(following)
+            break
+        if record.status is JobStatus.SUCCEEDED and isinstance(job.artifact, Artifact):
+            keep = job.artifact if following.status is not JobStatus.FAILED else None
+        if record.status is JobStatus.TRAINING and following.status in (JobStatus.STOPPED, JobStatus.FAILED):
+            stop = stop or not isinstance(job.status, TrainingStatus) or job.status.state == "running"
+        path.append(following)
+        record = following
+    if not path:
+        return None
+    written = msgspec.structs.replace(path[-1], updated_s=around.now_s)
+    if path[-1].status is job.held.record.status:
+        written = msgspec.structs.replace(path[-1], updated_s=job.held.record.updated_s)
+    return Step((*path[:-1], written), keep, stop)
 
 
-def _overdue(record: JobRecord, since_s: float | None, now_s: float, patience: float) -> bool:
-    return now_s - (record.job.slot_s if since_s is None else since_s) > patience * record.job.deadline_s
+def releases(record: JobRecord, around: Surroundings) -> list[Cloud]:
+    """The clouds whose endpoint is to be asked to serve an accepted job's version now."""
+    if record.status is not JobStatus.ACCEPTED or around.held is not None:
+        return []
+    return [
+        cloud
+        for cloud, host in around.hosts.items()
+        if isinstance(host, HostState)
+        and host.version != record.model_version
+        and not host.updating
+        and cloud not in record.refused
+        and record.asked_s.get(cloud) != around.now_s  # once a run: what was asked for just now takes its time
+    ]
 
 
-def _claimed(deps: Deps, cloud: Cloud, record: JobRecord, now_s: float) -> JobRecord:
+def _overdue(record: JobRecord, since_s: float | None, around: Surroundings, patience: float) -> bool:
+    began_s = record.job.slot_s if since_s is None else since_s
+    return around.now_s - began_s > patience * record.job.deadline_s
+
+
+def _claimed(job: JobView, record: JobRecord, around: Surroundings) -> JobRecord:
     """The starter may have crashed on either side of the start; its redelivered message repairs the other case."""
-    if deps.clouds[cloud].training.status(record.job.job_id) is not None:
-        return msgspec.structs.replace(record, status=JobStatus.TRAINING, started_s=now_s)
-    if _overdue(record, None, now_s, 1.0):
-        return _ended(
-            record, JobStatus.FAILED, f"never reached the training service within {record.job.deadline_s:g} s"
-        )
-    return record
+    deadline_s = record.job.deadline_s
+    unknown = job.status.reason if isinstance(job.status, Unread) else ""
+    if isinstance(job.status, TrainingStatus):
+        return msgspec.structs.replace(record, status=JobStatus.TRAINING, started_s=around.now_s, waits={})
+    if around.held is not None and not unknown:
+        return _ended(record, JobStatus.STOPPED, around.held, around.now_s)
+    # one that the service does not know never began; of one it says nothing about, nobody knows
+    if _overdue(record, None, around, PATIENCE if unknown else 1.0):
+        last = f"; the last answer: {unknown}" if unknown else ""
+        words = f"never reached the training service within {deadline_s:g} s{last}"
+        words += "".join(f"; {what}: {why}" for what, why in record.waits.items() if why != unknown)
+        return _ended(record, JobStatus.FAILED, words, around.now_s)
+    return _waiting(record, SERVICE, unknown)
 
 
-def _training(deps: Deps, cloud: Cloud, record: JobRecord, now_s: float) -> JobRecord:
-    told = deps.clouds[cloud].training.status(record.job.job_id)
+def _training(job: JobView, record: JobRecord, around: Surroundings) -> JobRecord:
+    told = job.status
     if told is None:
-        return _ended(record, JobStatus.FAILED, "the training service does not know the job any more")
+        return _ended(record, JobStatus.FAILED, "the training service does not know the job any more", around.now_s)
+    late = _overdue(record, record.started_s, around, PATIENCE)
+    if isinstance(told, Unread):
+        if late:
+            return _ended(record, JobStatus.FAILED, f"nothing is known of it: {told.reason}", around.now_s)
+        return _waiting(record, SERVICE, told.reason)
     if told.state == "running":
-        # The training service enforces the deadline; this is for one that does not.
-        if _overdue(record, record.started_s, now_s, 2.0):
-            deps.clouds[cloud].training.stop(record.job.job_id)
-            return _timed(deps, record, told, now_s, JobStatus.STOPPED, "ran twice as long as its deadline")
-        return record
+        if late:
+            return _timed(record, told, around, JobStatus.STOPPED, f"ran {PATIENCE:g} times as long as its deadline")
+        return _waiting(record, SERVICE, "" if told.started_s is not None else told.reason)
     status = {"succeeded": JobStatus.SUCCEEDED, "failed": JobStatus.FAILED, "stopped": JobStatus.STOPPED}[told.state]
-    return _timed(deps, record, told, now_s, status, "" if status is JobStatus.SUCCEEDED else told.reason)
+    return _timed(record, told, around, status, "" if status is JobStatus.SUCCEEDED else told.reason)
 
 
-def _timed(
-    deps: Deps, record: JobRecord, told: TrainingStatus, now_s: float, status: JobStatus, reason: str
-) -> JobRecord:
-    """The record with times and cost: what the service billed, else what we saw."""
-    started_s = told.started_s if told.started_s is not None else record.started_s
-    finished_s = told.finished_s if told.finished_s is not None else now_s
-    hours = max(0.0, finished_s - (started_s if started_s is not None else finished_s)) / 3600.0
+def _timed(record: JobRecord, told: TrainingStatus, around: Surroundings, status: JobStatus, reason: str) -> JobRecord:
+    """The record with times and cost: what the service bills, else its own times; what never started costs nothing."""
+    finished_s = told.finished_s if told.finished_s is not None else around.now_s
+    seconds = told.billed_s
+    if seconds is None:
+        seconds = 0.0 if told.started_s is None else max(0.0, finished_s - told.started_s)
+    began_s = told.started_s if told.started_s is not None or told.capacity else record.started_s
+    cost_usd = seconds / 3600.0 * around.settings.time_scale
+    if told.capacity:
+        status, reason = JobStatus.FAILED, f"waited for capacity: {reason}"
     return msgspec.structs.replace(
         record,
         status=status,
-        started_s=started_s,
+        started_s=began_s,
         finished_s=finished_s,
-        cost_usd=hours * deps.settings.time_scale * deps.settings.price_usd_per_hour(record.job.cloud),
+        cost_usd=cost_usd * around.settings.price_usd_per_hour(record.job.cloud),
         reason=reason,
+        cause="capacity" if told.capacity else "",
+        waits={},
     )
 
 
-def _succeeded(deps: Deps, cloud: Cloud, record: JobRecord, now_s: float) -> JobRecord:
-    """Check the artifact, keep it, let the gate speak."""
-    services = deps.clouds[cloud]
-    try:
-        artifact = services.training.artifact(record.job.job_id)
-        manifest = read_manifest(artifact)
-    except (ModelError, ContractError, NotFoundError) as exc:
-        return _ended(record, JobStatus.FAILED, f"the model artifact is unusable: {exc}")
+def _succeeded(job: JobView, record: JobRecord, around: Surroundings) -> JobRecord:
+    """Check the artifact, let the gate speak."""
+    late = _overdue(record, max(record.finished_s or 0.0, around.switched_s), around, 1.0) and around.held is None
+    artifact = job.artifact
+    if artifact is None or isinstance(artifact, Unread):
+        why = "" if artifact is None else artifact.reason
+        if late:
+            return _ended(record, JobStatus.FAILED, f"the model artifact cannot be read: {why}", around.now_s)
+        return _waiting(record, ARTIFACT, why)
+    if isinstance(artifact, Unusable):
+        return _ended(record, JobStatus.FAILED, f"the model artifact is unusable: {artifact.reason}", around.now_s)
+    manifest = artifact.manifest
     if manifest.job_id != record.job.job_id:
-        return _ended(record, JobStatus.FAILED, f"the model artifact is of another job, {manifest.job_id}")
-    services.objects.put(model_key(manifest.model_version), artifact)
+        words = f"the model artifact is of another job, {manifest.job_id}"
+        return _ended(record, JobStatus.FAILED, words, around.now_s)
+    serving = serving_version(record.job.cloud, around)
+    if isinstance(serving, Unread):
+        if late:
+            words = f"not judged, as it is not known what serves: {serving.reason}"
+            return _ended(record, JobStatus.FAILED, words, around.now_s)
+        return _waiting(record, GATE, f"it is not known what serves: {serving.reason}")
     verdict = judge(
-        manifest,
-        services.host.serving_version(),
-        margin=deps.settings.gate_margin,
-        min_examples=deps.settings.gate_min_examples,
+        manifest, serving, margin=around.settings.gate_margin, min_examples=around.settings.gate_min_examples
     )
     return msgspec.structs.replace(
         record,
         status=JobStatus.ACCEPTED if verdict.accepted else JobStatus.REJECTED,
         model_version=manifest.model_version,
         reason=verdict.reason,
+        waits={},
     )
 
 
-def _accepted(deps: Deps, cloud: Cloud, record: JobRecord, now_s: float) -> JobRecord:
-    """Ask every endpoint to serve the version until all do."""
+def serving_version(cloud: Cloud, around: Surroundings) -> str | Unread | None:
+    """The version that serves on a cloud; None only where none ever did."""
+    host = around.hosts.get(cloud, Unread("no such cloud"))
+    if isinstance(host, Unread):
+        return host
+    if host.version is None and cloud in around.served_before:
+        return Unread(host.reason or "the endpoint served before and now names no version; is it being made again?")
+    return host.version
+
+
+def _accepted(job: JobView, record: JobRecord, around: Surroundings) -> JobRecord:
+    """Live once every endpoint serves it, or those that can when the time is over."""
     version = record.model_version
     assert version is not None, "an accepted job has a model version"
-    serving: list[Cloud] = []
-    try:
-        for attempt in deps.reachable("deploy"):
-            with attempt as services:
-                if services.host.serving_version() != version:
-                    _copy_model(deps.clouds[cloud], services, version)
-                    services.host.deploy(version, services.objects.uri(model_key(version)))
-                if services.host.serving_version() == version:
-                    serving.append(services.cloud)
-    except ModelError as exc:
-        return _ended(record, JobStatus.FAILED, f"an endpoint cannot load {version}: {exc}")
-    if len(serving) == len(deps.clouds):
-        return msgspec.structs.replace(record, status=JobStatus.LIVE)
-    if not _overdue(record, record.finished_s, now_s, 1.0):
+    if around.held is not None:
+        return _waiting(record, "release", around.held)
+    record = _asked_in_vain(_waiting(record, "release", ""), around)
+    hosts = around.hosts
+    serving = [cloud for cloud, host in hosts.items() if isinstance(host, HostState) and host.version == version]
+    open_ = [cloud for cloud in hosts if cloud not in serving and cloud not in record.refused]
+    if not open_ and not record.refused:
+        return msgspec.structs.replace(record, status=JobStatus.LIVE, waits={})
+    since_s = max(record.finished_s or record.job.slot_s, around.switched_s)
+    if open_ and not _overdue(record, since_s, around, 1.0):
         return record
-    missing = " and ".join(other for other in deps.clouds if other not in serving)
-    late = f"{missing} did not serve {version} within {record.job.deadline_s:g} s"
+    whys = [f"{cloud} refused it: {why}" for cloud, why in record.refused.items()]
+    if open_:
+        late = f"{' and '.join(open_)} did not serve {version} within {record.job.deadline_s:g} s"
+        whys += [late, *(f"{what}: {why}" for what, why in record.waits.items())]
     if not serving:
-        return _ended(record, JobStatus.FAILED, late)
-    return _ended(record, JobStatus.LIVE, f"{record.reason}; {late}")
+        return _ended(record, JobStatus.FAILED, "; ".join(whys), around.now_s)
+    return _ended(record, JobStatus.LIVE, "; ".join([record.reason, *whys]), around.now_s)
 
 
-def _copy_model(source: CloudServices, target: CloudServices, version: str) -> None:
-    """Bring the artifact to the target's object store, once."""
-    key = model_key(version)
-    if key not in target.objects.list(key):
-        target.objects.put(key, source.objects.get(key))
+def _asked_in_vain(record: JobRecord, around: Surroundings) -> JobRecord:
+    """An endpoint that was asked so often and still serves another version has refused it."""
+    refused = dict(record.refused)
+    for cloud, host in around.hosts.items():
+        if (
+            isinstance(host, HostState)
+            and host.version != record.model_version
+            and not host.updating
+            and record.asked.get(cloud, 0) >= MOST_REQUESTS
+        ):
+            refused.setdefault(
+                cloud, host.reason or f"asked {record.asked[cloud]} times and went back to {host.version} each time"
+            )
+    return record if refused == record.refused else msgspec.structs.replace(record, refused=refused)
 
 
-def _ended(record: JobRecord, status: JobStatus, reason: str) -> JobRecord:
-    return msgspec.structs.replace(record, status=status, reason=reason)
+def _waiting(record: JobRecord, what: str, why: str) -> JobRecord:
+    """The record with what it waits for; the very same one when that is known."""
+    if record.waits.get(what, "") == why:
+        return record
+    waits = {name: words for name, words in record.waits.items() if name != what} | ({what: why} if why else {})
+    return msgspec.structs.replace(record, waits=waits)
 
 
-_STEPS: Final[dict[JobStatus, Callable[[Deps, Cloud, JobRecord, float], JobRecord]]] = {
+def _ended(record: JobRecord, status: JobStatus, reason: str, now_s: float) -> JobRecord:
+    finished_s = record.finished_s if record.finished_s is not None else now_s
+    return msgspec.structs.replace(record, status=status, reason=reason, finished_s=finished_s, waits={})
+
+
+_STEPS: Final[dict[JobStatus, Callable[[JobView, JobRecord, Surroundings], JobRecord]]] = {
     JobStatus.CLAIMED: _claimed,
     JobStatus.TRAINING: _training,
     JobStatus.SUCCEEDED: _succeeded,
     JobStatus.ACCEPTED: _accepted,
 }
-_ACTIONS: Final = {JobStatus.ACCEPTED: "gate", JobStatus.REJECTED: "gate", JobStatus.LIVE: "route"}

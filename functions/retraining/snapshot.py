@@ -27,31 +27,45 @@ class Snapshot(NamedTuple):
     skipped: list[str]  # lines that are no FeedbackPair, each named by object and number
 
 
-def snapshot(stores: Iterable[ObjectStore], start_s: float, end_s: float) -> Snapshot:
-    """The pairs received in [start_s, end_s), each line once, oldest first: the same input gives the same bytes.
+class Pairs(NamedTuple):
+    """What one store holds of a window."""
+
+    lines: dict[bytes, float]  # a pair's line -> when it was received
+    skipped: list[str]
+
+
+def pairs_of(store: ObjectStore, start_s: float, end_s: float) -> Pairs:
+    """The store's pairs received in [start_s, end_s).
 
     One damaged line must not stop every retrain, so it is skipped and reported.
 
     Raises:
-        UnavailableError: a store did not answer.
+        UnavailableError: the store did not answer.
     """
     # A pair is written after it was received: an object written before the window holds nothing of it.
     first = f"{dt.datetime.fromtimestamp(start_s, dt.UTC):%Y%m%dT%H%M%S}"
     found: dict[bytes, float] = {}
     skipped: list[str] = []
+    keys = [key for key in store.list(PREFIX) if key.rpartition("/")[2] >= first]
     with ThreadPoolExecutor(READERS) as readers:
-        for store in stores:
-            keys = [key for key in store.list(PREFIX) if key.rpartition("/")[2] >= first]
-            for key, body in zip(keys, readers.map(store.get, keys), strict=True):
-                for number, line in enumerate(body.splitlines(), start=1):
-                    if not line.strip():
-                        continue
-                    try:
-                        pair = decode(FeedbackPair, line)
-                    except ContractError as exc:
-                        skipped.append(f"{key}, line {number}: {exc}")
-                        continue
-                    if start_s <= pair.received_s < end_s:
-                        found[encode(pair)] = pair.received_s
+        for key, body in zip(keys, readers.map(store.get, keys), strict=True):
+            for number, line in enumerate(body.splitlines(), start=1):
+                if not line.strip():
+                    continue
+                try:
+                    pair = decode(FeedbackPair, line)
+                except ContractError as exc:
+                    skipped.append(f"{key}, line {number}: {exc}")
+                    continue
+                if start_s <= pair.received_s < end_s:
+                    found[encode(pair)] = pair.received_s
+    return Pairs(found, skipped)
+
+
+def merged(parts: Iterable[Pairs]) -> Snapshot:
+    """The pairs of all stores, each line once, oldest first: the same input gives the same bytes."""
+    parts = list(parts)
+    found = {line: received_s for part in parts for line, received_s in part.lines.items()}
     ordered = sorted(found.items(), key=lambda item: (item[1], item[0]))
+    skipped = [words for part in parts for words in part.skipped]
     return Snapshot(b"".join(line + b"\n" for line, _ in ordered), [received for _, received in ordered], skipped)

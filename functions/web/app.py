@@ -104,7 +104,7 @@ def create_app(settings: Settings, state: State, inference: Inference, clock: Cl
     def jobs() -> Response:
         asked = request.args.get("since")
         since_s = clock() - _JOBS_SHOWN_S if asked is None else _time_s(asked)
-        return _json({"jobs": state.jobs(settings.service, since=job_id_for(settings.service, since_s))})
+        return _json({"jobs": state.jobs(settings.service, since=job_id_for(settings.service, since_s)).records})
 
     _handle_errors(app, settings)
     return app

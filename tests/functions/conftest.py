@@ -10,10 +10,13 @@ import msgspec
 import pytest
 
 from functions.clouds import Deps
+from functions.retraining.job_message import training_job
 from policy.decide import load_policy
 from policy.policies import Policy
 from shared.contracts import (
+    Action,
     Cloud,
+    Decision,
     FeedbackPair,
     Metrics,
     MetricWindow,
@@ -36,6 +39,7 @@ from tests.fakes import (
 )
 
 NOW = 1_800_000_000.0  # a slot boundary
+JOB = "qa-20270115t080000"
 
 
 def metric_window(now_s: float, quality: float = 0.5) -> MetricWindow:
@@ -60,6 +64,7 @@ class World:
     metrics: MetricWindow | MetricsError | None = None
     served: dict[Cloud, Served] = field(default_factory=dict)
     policy: Policy = field(default_factory=lambda: load_policy("always"))
+    parallel: bool = True
 
     def deps(self, cloud: Cloud = "aws", clouds: dict[Cloud, CloudServices] | None = None, **changes: Any) -> Deps:
         settings = msgspec.structs.replace(self.settings, cloud=cloud, **changes)
@@ -68,6 +73,7 @@ class World:
             settings=settings,
             clouds=clouds or self.clouds,
             metrics=lambda: MemoryMetrics(answer, self.served),
+            parallel=self.parallel,
             policy=lambda: self.policy,
             notifier=self.notifier,
         )
@@ -89,6 +95,32 @@ class World:
         host = self.clouds[cloud].host
         assert isinstance(host, MemoryHost)
         return host
+
+    def decided(self, cloud: Cloud = "aws", *, job_id: str = JOB, parent: str = "base", **changes: Any) -> TrainingJob:
+        """The job that a decision recorded in `cloud` asks for there; further fields are the decision's."""
+        plain = {"decision_id": f"decision-{job_id}", "job_id": job_id, "slot_s": NOW, "service": "qa"} | changes
+        action = Action.for_cloud(cloud)
+        decision = Decision(
+            decided_by=cloud,
+            mode="act",
+            action=action,
+            wanted=action,
+            probabilities=(0.0, 0.0, 0.0),
+            guardrails=(),
+            observation={},
+            attributions={},
+            policy="always",
+            policy_sha256="",
+            trace_id="a" * 32,
+            reason="",
+            **plain,
+        )
+        self.clouds[cloud].documents.put("decision", decision.decision_id, encode(decision))
+        return training_job(msgspec.structs.replace(self.settings, cloud=cloud), decision, cloud, parent)
+
+    def message(self, cloud: Cloud = "aws", **changes: Any) -> str:
+        """The message of that job."""
+        return encode(self.decided(cloud, **changes)).decode()
 
     def label(self, cloud: Cloud, first: int, count: int, received_s: float = NOW - 600) -> None:
         """Write `count` labelled pairs the way a serving container does."""
@@ -160,8 +192,8 @@ def job(a_job: Callable[..., TrainingJob]) -> Callable[..., TrainingJob]:
     )
 
 
-class CrashError(Exception):
-    """The function's process died here."""
+class CrashError(BaseException):
+    """The function's process died here: nothing can catch that."""
 
 
 @dataclass
@@ -218,6 +250,7 @@ def crash_everywhere() -> Callable[..., int]:
         for after in (False, True):
             for calls in range(200):
                 world, fuse = fresh(), Fuse(calls, after)
+                world.parallel = False  # after a crash nobody else calls anything
                 try:
                     act(world, world.deps(cloud, fuse.clouds(world)))
                 except CrashError:

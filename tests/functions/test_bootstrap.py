@@ -43,7 +43,7 @@ def test_the_function_knows_its_cloud_whatever_the_environment_says(monkeypatch)
 def test_dependencies_are_built_once_and_without_any_network():
     first = bootstrap.deps("aws")
     assert first is bootstrap.deps("aws")
-    assert first.home.cloud == first.own.cloud == "aws"
+    assert first.home == first.own.cloud == "aws"
     assert first.notifier is None
 
 

@@ -1,12 +1,13 @@
 import dataclasses
-import logging
 
 import pytest
 
-from functions.retraining.history import open_ledger
-from functions.retraining.lifecycle import model_key, training_finished
+from functions.retraining.history import job_history
 from functions.retraining.start import start_training
-from shared.contracts import JobStatus, encode
+from functions.scheduling.apply import model_key
+from functions.scheduling.read import read
+from functions.scheduling.tick import training_finished
+from shared.contracts import JobStatus
 from shared.errors import ModelError, NotFoundError, UnavailableError
 from tests.fakes import MemoryHost, memory_cloud
 
@@ -16,7 +17,7 @@ JOB = "qa-20270115t080000"
 @pytest.fixture
 def trained(world, job, now, artifact):
     """A world whose job has just finished training successfully."""
-    start_training(world.deps(), encode(job()).decode(), now)
+    start_training(world.deps(), world.message(), now)
     world.training().finish(JOB, artifact=artifact(JOB), started_s=now + 10, finished_s=now + 910)
     return world
 
@@ -64,7 +65,7 @@ def test_the_gate_keeps_a_model_out_and_says_why(world, job, now, artifact, metr
     def made(value):
         return value if isinstance(value, str) else metrics_with(*(value if isinstance(value, tuple) else (value,)))
 
-    start_training(world.deps(), encode(job()).decode(), now)
+    start_training(world.deps(), world.message(), now)
     packed = artifact(JOB, **{name: made(value) for name, value in changes.items()})
     world.training().finish(JOB, artifact=packed)
     record = training_finished(world.deps(), JOB, now + 920)
@@ -75,7 +76,7 @@ def test_the_gate_keeps_a_model_out_and_says_why(world, job, now, artifact, metr
 
 
 def test_a_margin_lets_a_slightly_worse_model_pass(world, job, now, artifact, metrics_with):
-    start_training(world.deps(), encode(job()).decode(), now)
+    start_training(world.deps(), world.message(), now)
     world.training().finish(JOB, artifact=artifact(JOB, candidate=metrics_with(0.45)))
     assert training_finished(world.deps(gate_margin=0.1), JOB, now + 920).status is JobStatus.LIVE
 
@@ -90,7 +91,7 @@ def test_a_margin_lets_a_slightly_worse_model_pass(world, job, now, artifact, me
     ],
 )
 def test_an_unusable_artifact_fails_the_job_with_the_reason(world, job, now, artifact, packed, words):
-    start_training(world.deps(), encode(job()).decode(), now)
+    start_training(world.deps(), world.message(), now)
     if packed == "damaged":
         packed = artifact(JOB, files={"model.safetensors": "0" * 64})
     elif packed == "other job":
@@ -103,7 +104,7 @@ def test_an_unusable_artifact_fails_the_job_with_the_reason(world, job, now, art
 
 @pytest.mark.parametrize(("state", "status"), [("failed", JobStatus.FAILED), ("stopped", JobStatus.STOPPED)])
 def test_what_the_training_service_says_is_recorded(world, job, now, state, status):
-    start_training(world.deps(), encode(job()).decode(), now)
+    start_training(world.deps(), world.message(), now)
     world.training().finish(JOB, state=state, reason="CUDA out of memory", started_s=now, finished_s=now + 36)
     record = training_finished(world.deps(), JOB, now + 920)
     assert (record.status, record.reason) == (status, "CUDA out of memory")
@@ -115,7 +116,7 @@ def test_an_event_of_somebody_elses_job_is_ignored(world, now):
 
 
 def test_an_event_that_comes_too_early_changes_nothing(world, job, now):
-    start_training(world.deps(), encode(job()).decode(), now)
+    start_training(world.deps(), world.message(), now)
     assert training_finished(world.deps(), JOB, now + 1).status is JobStatus.TRAINING
 
 
@@ -146,7 +147,7 @@ def test_a_model_no_endpoint_can_load_fails(trained, now):
 
 def test_an_endpoint_that_is_not_there_is_skipped_until_the_deadline(trained, now):
     class Missing(MemoryHost):
-        def serving_version(self):
+        def state(self):
             raise NotFoundError("endpoint does not exist")
 
     trained.clouds["azure"] = trained.clouds["azure"]._replace(host=Missing())
@@ -155,13 +156,13 @@ def test_an_endpoint_that_is_not_there_is_skipped_until_the_deadline(trained, no
 
 
 def test_a_job_the_training_service_forgot_fails(world, job, now):
-    start_training(world.deps(), encode(job()).decode(), now)
+    start_training(world.deps(), world.message(), now)
     world.training()._statuses.clear()
     assert training_finished(world.deps(), JOB, now + 5).status is JobStatus.FAILED
 
 
 def test_a_job_that_outlives_its_deadline_twice_is_stopped(world, job, now):
-    start_training(world.deps(), encode(job()).decode(), now)
+    start_training(world.deps(), world.message(), now)
     record = training_finished(world.deps(), JOB, now + 7201)
     assert record.status is JobStatus.STOPPED
     assert world.training().status(JOB).state == "stopped"
@@ -172,7 +173,7 @@ def test_a_crash_between_any_two_steps_is_repaired_by_the_next_event(crash_every
         clouds = {"aws": memory_cloud("aws"), "azure": memory_cloud("azure")}
         other = dataclasses.replace(world, clouds=clouds)
         other.label("aws", 0, 10)
-        start_training(other.deps(), encode(job()).decode(), now)
+        start_training(other.deps(), other.message(), now)
         other.training().finish(JOB, artifact=artifact(JOB))
         return other
 
@@ -185,14 +186,14 @@ def test_a_crash_between_any_two_steps_is_repaired_by_the_next_event(crash_every
     assert crashes >= 40, "the sweep must reach every port call"
 
 
-def test_jobs_of_both_clouds_are_listed_and_a_silent_cloud_is_skipped(world, job, now, caplog):
-    start_training(world.deps(), encode(job()).decode(), now)
+def test_jobs_of_both_clouds_are_listed_and_a_silent_cloud_is_named(world, now):
+    start_training(world.deps(), world.message(), now)
 
     class Down:
         def __getattr__(self, name):
             raise UnavailableError("Azure table", "timed out")
 
     world.clouds["azure"] = world.clouds["azure"]._replace(documents=Down())
-    with caplog.at_level(logging.WARNING, "opportune"):
-        assert [r.job.job_id for r in open_ledger(world.deps()).jobs()] == [JOB]
-    assert any(getattr(r, "cloud", "") == "azure" for r in caplog.records)
+    view = read(world.deps(), now, observe=False)
+    assert [r.job.job_id for r in job_history(view.clouds).jobs()] == [JOB]
+    assert "timed out" in view.conditions()["azure documents"]

@@ -1,6 +1,6 @@
 import json
 
-from functions.retraining.snapshot import snapshot
+from functions.retraining.snapshot import merged, pairs_of
 from shared.contracts import FeedbackPair, encode
 from tests.fakes import MemoryObjects
 
@@ -9,6 +9,10 @@ START = 1_800_000_000.0  # 2027-01-15 08:00
 
 def line(question, received_s):
     return encode(FeedbackPair(question=question, answers=("a",), received_s=received_s)) + b"\n"
+
+
+def snapshot(stores, start_s, end_s):
+    return merged(pairs_of(store, start_s, end_s) for store in stores)
 
 
 def questions(found):

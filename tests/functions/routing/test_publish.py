@@ -4,7 +4,6 @@ import random
 
 import pytest
 
-from functions.routing.publish import publish_routes
 from functions.routing.router import Router
 from functions.scheduling.tick import tick
 from shared.errors import MetricsUnavailableError
@@ -67,7 +66,7 @@ def test_a_silent_cloud_that_comes_back_gets_requests_again(world, now):
 
 def test_a_demos_short_slots_do_not_make_a_busy_cloud_silent(world, now):
     world.served = {"aws": Served(0.1, now - 30), "azure": Served(0.1, now)}
-    publish_routes(world.deps(slot_seconds=1.0), now, heartbeat=True, served=world.served)
+    tick(world.deps(slot_seconds=1.0), now)
     assert faces(world)[0]["aws"].healthy
 
 

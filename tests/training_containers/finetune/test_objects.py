@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from functions.retraining.snapshot import snapshot
+from functions.retraining.snapshot import merged, pairs_of
 from shared.adapters.aws import S3Objects
 from shared.adapters.azure import BlobObjects
 from shared.contracts import FeedbackPair, decode
@@ -60,7 +60,7 @@ def test_feedback_written_to_azure_blobs_is_training_data(azurite, tmp_path: Pat
         writer.close()
     assert counted.pairs == 4
     assert counted.failures == 0
-    taken = snapshot([BlobObjects(azurite)], 1e9, 1e9 + 2)
+    taken = merged([pairs_of(BlobObjects(azurite), 1e9, 1e9 + 2)])
     assert [decode(FeedbackPair, line) for line in taken.body.splitlines()] == pairs[:2]
     assert taken.skipped == []
 

@@ -1,0 +1,329 @@
+"""Apply: what a plan says, each step by itself and repeatable. What fails is kept with its reason; the rest goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Final, NamedTuple
+
+import msgspec
+
+from functions.clouds import Deps
+from functions.retraining.job_message import training_job
+from functions.retraining.lifecycle import releases
+from functions.routing.publish import changed_since
+from functions.scheduling.plan import JobStep, Plan
+from shared.contracts import (
+    IN_FLIGHT,
+    Cloud,
+    Decision,
+    JobRecord,
+    JobStatus,
+    RouteTable,
+    TrainingJob,
+)
+from shared.deadline import bounded
+from shared.errors import ConflictError, ModelError, NotFoundError, OpportuneError, RefusedError, UnknownVersionError
+from shared.logs import about
+from shared.records import Held, Unread
+
+log = logging.getLogger("opportune.functions.apply")
+
+_ACTIONS: Final = {JobStatus.ACCEPTED: "gate", JobStatus.REJECTED: "gate", JobStatus.LIVE: "route"}
+
+
+class Applied(NamedTuple):
+    """What was done."""
+
+    decision: Decision | None  # the slot's, as it is recorded; None when it could be recorded nowhere
+    moved: bool  # a job took a step, so another look may find the next one
+
+
+def model_key(model_version: str) -> str:
+    """Where a version's artifact lies, in every cloud's object store."""
+    return f"models/{model_version}/model.tar.gz"
+
+
+def apply(deps: Deps, plan: Plan) -> Applied:
+    """Do it. The order survives a crash between any two steps: what is said to be done is done before it is said."""
+    light = [step for step in plan.steps if step.step.keep is None]
+    heavy = [step for step in plan.steps if step.step.keep is not None]
+    moved = False
+    accepted = list(plan.waiting)
+    for step in light:
+        written = _take(deps, step)
+        moved |= written is not None and written.record.status is not step.held.record.status
+        accepted += [written] if written and written.record.status is JobStatus.ACCEPTED else []
+    decision = plan.settled
+    if plan.decision is not None:
+        decision = _settle(deps, plan.decision)
+    for record in plan.voided:
+        _void(deps, record)
+    _send(deps, plan, decision)
+    _publish(deps, plan, plan.heartbeat if decision is not None else plan.routes)
+    # models are large: what takes long comes after what others wait for
+    for step in heavy:
+        written = _take(deps, step)
+        moved |= written is not None
+        accepted += [written] if written and written.record.status is JobStatus.ACCEPTED else []
+    for held in accepted:
+        moved |= _release(deps, plan, held)
+    _pass_old_jobs(deps, plan)
+    _push(deps, plan, decision)
+    return Applied(decision, moved)
+
+
+def _tried(what: str, call: Callable[[], object], **about_it: object) -> OpportuneError | None:
+    """None when the call went well, else why not; logged."""
+    try:
+        call()
+    except OpportuneError as exc:
+        log.warning("%s: not done", what, extra={"action": what, "reason": str(exc), **about_it})
+        return exc
+    return None
+
+
+# --- jobs
+
+
+def _take(deps: Deps, taken: JobStep) -> Held | None:
+    """Write what becomes of a job, after what has to be there before; None when that could not be done."""
+    held, step, cloud = taken.held, taken.step, deps.clouds[taken.cloud]
+    job_id = held.record.job.job_id
+    if step.stop:
+        _tried("stop", lambda: cloud.training.stop(job_id), job_id=job_id, cloud=taken.cloud)
+    if step.keep is not None:
+        key, body = model_key(step.keep.manifest.model_version), step.keep.body
+        failed = _tried("keep the model", lambda: cloud.objects.put(key, body), job_id=job_id, cloud=taken.cloud)
+        if failed is not None:
+            _write(deps, taken.cloud, held, _noted(held.record, "object store", str(failed)))
+            return None
+    written = _write(deps, taken.cloud, held, step.record)
+    if written is None:
+        return None
+    before = held.record.status
+    for record in step.path:
+        if record.status is not before:
+            log.info(
+                "job is %s",
+                record.status.value,
+                extra={
+                    **about(record.job),
+                    "action": _ACTIONS.get(record.status, "train"),
+                    "status": record.status.value,
+                    "model_version": record.model_version,
+                    "reason": record.reason,
+                },
+            )
+            before = record.status
+    return written
+
+
+def _write(deps: Deps, cloud: Cloud, held: Held, record: JobRecord) -> Held | None:
+    """The record as it is now stored; None when it is not, or when somebody else was first."""
+    if record == held.record:
+        return held
+    try:
+        return deps.state(cloud).update(held, record)
+    except ConflictError:
+        return None  # another function took the step
+    except OpportuneError as exc:
+        extra = {**about(record.job), "action": "record", "cloud": cloud, "reason": str(exc)}
+        log.warning("job not recorded", extra=extra)
+        return None
+
+
+def _noted(record: JobRecord, what: str, why: str) -> JobRecord:
+    return msgspec.structs.replace(record, waits={**record.waits, what: why})
+
+
+def _release(deps: Deps, plan: Plan, held: Held) -> bool:
+    """Ask the endpoints that do not serve the accepted version yet; whether any was asked."""
+    record = held.record
+    version, source = record.model_version, record.job.cloud
+    assert version is not None, "an accepted job has a model version"
+    wanted = releases(record, plan.around)
+    asked_any = False
+    for cloud in sorted(wanted, key=lambda name: name != source):
+        target = deps.clouds[cloud]
+        waits = {name: why for name, why in record.waits.items() if name != cloud}
+        try:
+            _copy_model(deps, source, cloud, version)
+            target.host.deploy(version, target.objects.uri(model_key(version)))
+        except ModelError as exc:
+            words = f"an endpoint cannot load {version}: {exc}"
+            record = msgspec.structs.replace(record, status=JobStatus.FAILED, reason=words, waits={})
+            record = msgspec.structs.replace(record, updated_s=plan.around.now_s)
+            break
+        except RefusedError as exc:
+            record = msgspec.structs.replace(record, refused={**record.refused, cloud: str(exc)}, waits=waits)
+        except OpportuneError as exc:
+            record = msgspec.structs.replace(record, waits={**waits, cloud: str(exc)})
+        else:
+            asked = {**record.asked, cloud: record.asked.get(cloud, 0) + 1}
+            asked_s = {**record.asked_s, cloud: plan.around.now_s}
+            record = msgspec.structs.replace(record, asked=asked, asked_s=asked_s, waits=waits)
+            asked_any = True
+            continue
+        log.warning(
+            "not released yet",
+            extra={
+                **about(record.job),
+                "action": "deploy",
+                "cloud": cloud,
+                "reason": str(record.waits | record.refused),
+            },
+        )
+    _write(deps, source, held, record)
+    return asked_any or record.status is not held.record.status
+
+
+def _copy_model(deps: Deps, source: Cloud, target: Cloud, version: str) -> None:
+    """Bring the artifact to the target's object store, once."""
+    key = model_key(version)
+    if key not in deps.clouds[target].objects.list(key):
+        deps.clouds[target].objects.put(key, deps.clouds[source].objects.get(key))
+
+
+# --- decision and messages
+
+
+def _settle(deps: Deps, decision: Decision) -> Decision | None:
+    """Settle the slot's decision in the first cloud that answers, then copy it to the others.
+
+    Two schedulers in one slot get the same decision back, so they enqueue the same job. A newer program's decision is
+    acted on by that program; this one does nothing in the slot.
+    """
+    settled: Decision | None = None
+    home: Cloud | None = None
+    for cloud in deps.settling():
+        try:
+            settled = deps.state(cloud).record_decision(decision)
+        except UnknownVersionError as exc:
+            log.error("a newer program decided this slot", extra={"action": "decide", "reason": str(exc)})
+            return None
+        except OpportuneError as exc:
+            log.warning("decision not recorded", extra={"action": "decide", "cloud": cloud, "reason": str(exc)})
+            continue
+        home = cloud
+        break
+    if settled is None:
+        return None
+    for cloud in deps.clouds:
+        if cloud != home:
+            _tried("copy decision", partial(deps.state(cloud).record_decision, settled), cloud=cloud)
+    log.info(
+        "decided: %s",
+        settled.reason,
+        extra={
+            **about(settled),
+            "action": "decide",
+            "chosen": settled.action.name.lower(),
+            "wanted": settled.wanted.name.lower(),
+            "policy": settled.policy,
+            "conditions": settled.conditions,
+        },
+    )
+    return settled
+
+
+def _send(deps: Deps, plan: Plan, decision: Decision | None) -> None:
+    """The slot's message, and those that may have been lost."""
+    for job in plan.messages:
+        _enqueue(deps, job, plan.around.now_s)
+    for cloud, held in plan.resent:
+        if _write(deps, cloud, held, msgspec.structs.replace(held.record, sent_s=plan.around.now_s)) is not None:
+            _enqueue(deps, held.record.job, plan.around.now_s)
+    if decision is None or decision.job_id is None:
+        return
+    chosen, known = decision.action.cloud, {record.job.job_id for record in plan.jobs}
+    if chosen is None or chosen not in deps.clouds or decision.job_id in known:
+        return
+    parent = plan.parents[chosen]
+    if isinstance(parent, Unread):
+        extra = {**about(decision), "action": "enqueue", "cloud": chosen, "reason": parent.reason}
+        log.warning("not enqueued yet: not known what the training starts from", extra=extra)
+        return
+    if plan.around.held is None:
+        _enqueue(deps, training_job(deps.settings, decision, chosen, parent), plan.around.now_s)
+
+
+def _enqueue(deps: Deps, job: TrainingJob, now_s: float) -> None:
+    """Send the message. A queue that refuses for good ends the job at once, so that the other cloud is next."""
+    failed = _tried("enqueue", lambda: deps.clouds[job.cloud].queue.enqueue(job), **about(job), cloud=job.cloud)
+    if failed is None:
+        log.info("enqueued a retrain on %s", job.cloud, extra={**about(job), "action": "enqueue", "cloud": job.cloud})
+    elif isinstance(failed, RefusedError | NotFoundError):
+        record = JobRecord(
+            job=job,
+            status=JobStatus.FAILED,
+            updated_s=now_s,
+            reason=f"its message cannot be sent: {failed}",
+            cause="refused",
+        )
+        _tried("record a refused job", lambda: deps.state(job.cloud).claim(record), **about(job))
+
+
+def _void(deps: Deps, record: JobRecord) -> None:
+    """End a decided job that nobody began, so that it does not begin when the switch is turned back."""
+    _tried("stop a decided job", lambda: deps.state(record.job.cloud).claim(record), **about(record.job))
+
+
+# --- routes, totals, metrics
+
+
+def _publish(deps: Deps, plan: Plan, table: RouteTable | None) -> None:
+    if table is None:
+        return
+    for cloud in deps.clouds:
+        _tried("publish routes", partial(_put_routes, deps, plan, cloud, table), cloud=cloud)
+    if changed_since(table, plan.last_routes):
+        log.info(
+            "routes changed",
+            extra={
+                "action": "route",
+                "trace_id": table.trace_id,
+                "epoch": table.epoch,
+                "endpoints": [msgspec.to_builtins(endpoint) for endpoint in table.endpoints],
+            },
+        )
+
+
+def _put_routes(deps: Deps, plan: Plan, cloud: Cloud, table: RouteTable) -> None:
+    if cloud in plan.route_tags:
+        deps.state(cloud).put_routes(table, if_etag=plan.route_tags[cloud])
+
+
+def _pass_old_jobs(deps: Deps, plan: Plan) -> None:
+    for cloud, (totals, etag) in plan.totals.items():
+        service = deps.settings.service
+        put = partial(deps.state(cloud).put_totals, service, totals, if_etag=etag)
+        if _tried("add up old jobs", put, cloud=cloud) is None:
+            log.info("added up old jobs", extra={"action": "tick", "cloud": cloud, "through": totals.through})
+
+
+def _push(deps: Deps, plan: Plan, decision: Decision | None) -> None:
+    """Counters as absolute values from the records: pushing twice changes nothing."""
+    if deps.notifier is None or decision is None:
+        return
+    cfg, notifier = deps.settings, deps.notifier
+    values = {
+        "llm_jobs_in_flight": float(sum(r.status in IN_FLIGHT for r in plan.jobs)),
+        "llm_decision_action": float(decision.action),
+        "llm_decision_slot_timestamp_seconds": decision.slot_s,
+    }
+    if plan.history.complete:  # a counter that fell because a cloud is silent would count everything again afterwards
+        total, static = plan.history.totals(plan.jobs), cfg.policy == "static"
+        values |= {
+            "llm_rl_redeploy_total": 0 if static else total.live,
+            "llm_static_retrain_total": total.started if static else 0,
+            "llm_retrain_cost_usd_total": total.cost_usd,
+        }
+
+    def push() -> None:
+        for name, value in values.items():
+            notifier.push(name, value, {"service": cfg.service})
+
+    seconds = min(deps.call_s, deps.deadline.left())
+    _tried("push metrics", lambda: bounded("the metrics' gateway", seconds, push))
