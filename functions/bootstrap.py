@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from policy.policies import Policy
+    from shared.adapters.aws.session import AwsSession
 
 
 @functools.cache
@@ -35,20 +36,38 @@ def settings(cloud: Cloud) -> Settings:
     return Settings.from_env(env)
 
 
+@functools.cache
+def aws_session() -> AwsSession:
+    """The process's one way into AWS."""
+    from shared.adapters.aws.session import AwsSession
+
+    return AwsSession(_entra_token)
+
+
+def _entra_token() -> str:
+    """What proves to AWS that this is the function app in Azure."""
+    from shared.adapters.entra import Entra
+
+    return Entra().token(os.environ.get("AWS_ROLE_AUDIENCE", "api://opportune"))
+
+
 def cloud_services(cloud: Cloud, cfg: Settings) -> CloudServices:
     """Everything `cloud` offers, behind the ports."""
     if cloud == "aws":
-        from shared.adapters.aws import S3Objects, SqsQueue
-        from shared.adapters.dynamodb import DynamoDocuments
-        from shared.adapters.sagemaker import SageMakerHost, SageMakerTraining
+        from shared.adapters.aws.documents import DynamoDocuments
+        from shared.adapters.aws.endpoint import SageMakerHost
+        from shared.adapters.aws.objects import S3Objects
+        from shared.adapters.aws.queue import SqsQueue
+        from shared.adapters.aws.training import SageMakerTraining
 
+        session = aws_session()
         return CloudServices(
             cloud="aws",
-            documents=DynamoDocuments(cfg.table, cfg.decision_ttl_days),
-            objects=S3Objects(cfg.bucket),
-            queue=SqsQueue(cfg.queue, cfg.dead_letter_queue),
-            training=SageMakerTraining(cfg),
-            host=SageMakerHost(cfg),
+            documents=DynamoDocuments(session, cfg.table, cfg.decision_ttl_days),
+            objects=S3Objects(session, cfg.bucket),
+            queue=SqsQueue(session, cfg.queue, cfg.dead_letter_queue),
+            training=SageMakerTraining(session, cfg),
+            host=SageMakerHost(session, cfg),
         )
     from shared.adapters.azure import BlobObjects, StorageQueue, TableDocuments
     from shared.adapters.azureml import AzureMLHost, AzureMLTraining
@@ -101,7 +120,8 @@ def settle() -> None:
 def _metrics(cfg: Settings) -> MetricsSource:
     from shared.adapters.prometheus import PrometheusMetrics
 
-    return PrometheusMetrics(cfg.prometheus_url, cfg.service, cfg.prometheus_token, cfg.prometheus_auth)
+    auth = cfg.prometheus_auth
+    return PrometheusMetrics(cfg.prometheus_url, cfg.service, cfg.prometheus_token, auth, session=aws_session())
 
 
 def _policy(cfg: Settings) -> Policy:
@@ -121,4 +141,5 @@ def web_app(cloud: Cloud) -> Flask:
     cfg = settings(cloud)
     state = State(cloud_services(cloud, cfg).documents)
     routes = RouteCache(lambda: state.routes(cfg.service), time.monotonic, cfg.route_ttl_seconds)
-    return create_app(cfg, state, Inference(routes, Router(time.monotonic, random.Random()), CloudInference(cfg)))
+    client = CloudInference(cfg, aws_session())
+    return create_app(cfg, state, Inference(routes, Router(time.monotonic, random.Random()), client))

@@ -201,7 +201,7 @@ def moto() -> Iterator[None]:
     import boto3
     from moto.server import ThreadedMotoServer
 
-    from shared.adapters import aws
+    from functions.bootstrap import aws_session
 
     patch = pytest.MonkeyPatch()
     _quicken(patch)
@@ -211,7 +211,7 @@ def moto() -> Iterator[None]:
     patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     patch.setenv("AWS_ACCESS_KEY_ID", "testing")
     patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    aws.client.cache_clear()
+    aws_session.cache_clear()
     boto3.client("dynamodb").create_table(
         TableName="opportune",
         BillingMode="PAY_PER_REQUEST",
@@ -223,7 +223,7 @@ def moto() -> Iterator[None]:
         boto3.client("sqs").create_queue(QueueName=name)
     yield
     server.stop()
-    aws.client.cache_clear()
+    aws_session.cache_clear()
     patch.undo()
 
 

@@ -163,10 +163,6 @@ def _parsed(told: Mapping[str, Any], name: str) -> Token:
 
 def _aws_token(audience: str) -> str:
     """This AWS identity as a signed token for `audience`, from AWS STS; its role needs sts:GetWebIdentityToken."""
-    from shared.adapters.aws import client, translated
+    from shared.adapters.aws.session import AwsSession
 
-    with translated("AWS STS GetWebIdentityToken"):
-        answer = client("sts").get_web_identity_token(
-            Audience=[audience], SigningAlgorithm="RS256", DurationSeconds=300
-        )
-    return str(answer["WebIdentityToken"])
+    return AwsSession().identity_token(audience)

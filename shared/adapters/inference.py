@@ -7,7 +7,7 @@
 | http(s)://…                                  | plain HTTP                                                        |
 
 boto3 has time-outs per client, not per request, and a request has only what is left of its caller's deadline: so
-InvokeEndpoint is signed and sent here. SDKs load at the first request that needs them.
+InvokeEndpoint is signed by botocore and sent here. SDKs load at the first request that needs them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from shared.adapters.aws import client, translated
+from shared.adapters.aws.session import AwsSession, translated
 from shared.adapters.entra import Entra
 from shared.adapters.http import HttpInference, payload, pool, post
-from shared.adapters.sigv4 import signed
 from shared.errors import UnavailableError
 from shared.ports import InferenceClient
 from shared.settings import Settings
@@ -42,9 +41,9 @@ _JSON: Final = {"Content-Type": "application/json", "Accept": "application/json"
 class CloudInference:
     """InferenceClient over all three kinds of address."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, session: AwsSession) -> None:
         self._plain = HttpInference()
-        self._sagemaker = functools.cache(SageMakerInference)
+        self._sagemaker = functools.cache(lambda: SageMakerInference(session))
         self._azureml = functools.cache(lambda: AzureMLInference(settings.azureml_token))
 
     def invoke(self, url: str, body: dict[str, Any], timeout_s: float, headers: dict[str, str]) -> dict[str, Any]:
@@ -60,11 +59,12 @@ class CloudInference:
 class SageMakerInference:
     """InferenceClient on SageMaker endpoints, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, session: AwsSession) -> None:
+        self._session = session
         self._pool = pool()
         with translated("SageMaker runtime"):
             # The client knows the region and AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME; the requests are sent without it.
-            meta = client("sagemaker-runtime").meta
+            meta = session.client("sagemaker-runtime").meta
             self._address, self._region = str(meta.endpoint_url).rstrip("/"), str(meta.region_name)
 
     def invoke(self, url: str, body: dict[str, Any], timeout_s: float, headers: dict[str, str]) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class SageMakerInference:
         what, target = f"SageMaker endpoint {name}", f"{self._address}/endpoints/{name}/invocations"
         raw = json.dumps(body).encode()
         known = {**_JSON, ATTRIBUTES: "; ".join(f"{key}={value}" for key, value in headers.items())}
-        proven = signed("POST", target, raw, known, service="sagemaker", region=self._region)
+        proven = self._session.sign("POST", target, raw, known, service="sagemaker", region=self._region)
         answer = post(self._pool, target, raw, timeout_s, proven)
         if answer.status == _CONTAINER_ERROR:
             told = _object(answer.data)

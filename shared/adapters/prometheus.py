@@ -15,6 +15,7 @@ from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
 from urllib3.util.retry import Retry
 
+from shared.adapters.aws.session import AwsSession
 from shared.contracts import CLOUDS, Cloud, MetricWindow, Series
 from shared.errors import MetricsUnavailableError, UnavailableError
 from shared.ports import Served
@@ -27,7 +28,10 @@ _AMAZON: Final = re.compile(r"^aps-workspaces[\w-]*\.([a-z0-9-]+)\.")
 
 
 class PrometheusMetrics:
-    """MetricsSource over prometheus-api-client. Nothing is contacted before the first window."""
+    """MetricsSource over prometheus-api-client. Nothing is contacted before the first window.
+
+    `session` signs where `auth` is sigv4; None = one of its own.
+    """
 
     def __init__(
         self,
@@ -36,10 +40,11 @@ class PrometheusMetrics:
         token: str = "",
         auth: Literal["none", "bearer", "sigv4"] = "bearer",
         timeout_s: float = 5.0,
+        session: AwsSession | None = None,
     ) -> None:
         self._url, self._service, self._timeout_s = url.rstrip("/"), service, timeout_s
         headers = {"Authorization": f"Bearer {token}"} if token and auth == "bearer" else None
-        signature: Any = _Signature() if auth == "sigv4" else None
+        signature: Any = _Signature(session or AwsSession()) if auth == "sigv4" else None
         retry = Retry(
             total=1,
             backoff_factor=0.2,
@@ -139,13 +144,15 @@ class _Session(requests.Session):
 class _Signature(requests.auth.AuthBase):
     """Signs each request with this process's AWS identity."""
 
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        from shared.adapters.sigv4 import signed
+    def __init__(self, session: AwsSession) -> None:
+        self._session = session
 
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         assert request.method and request.url and isinstance(request.body, str), "requests prepared the form"
         found = _AMAZON.match(urlsplit(request.url).hostname or "")
         region = found.group(1) if found else ""
-        proven = signed(request.method, request.url, request.body.encode(), {}, service="aps", region=region)
+        body = request.body.encode()
+        proven = self._session.sign(request.method, request.url, body, {}, service="aps", region=region)
         request.headers.update(proven)
         return request
 

@@ -15,7 +15,7 @@ from botocore import xform_name  # noqa: TID251
 
 from local.runtimes import ROOT
 
-SOURCES = sorted([*(ROOT / "shared/adapters").glob("*.py"), *(ROOT / "functions").rglob("*.py")])
+SOURCES = sorted([*(ROOT / "shared/adapters").rglob("*.py"), *(ROOT / "functions").rglob("*.py")])
 FUNCTIONS = ("ScheduleRole", "RetrainRole", "TrainingEventsRole", "HttpRole")
 WRITERS = ("ScheduleRole", "RetrainRole", "TrainingEventsRole", "AzurePeerRole")
 RELEASE = ("ScheduleRole", "TrainingEventsRole", "AzurePeerRole")
@@ -86,8 +86,6 @@ def called(sources):
         for service in set(re.findall(r'\bclient\(\s*"([a-z0-9-]+)"', text)):
             prefix = service.removesuffix("-runtime")
             found |= {f"{prefix}:{operation}" for method, operation in operations(service).items() if method in words}
-        for service in re.findall(r'JsonService\(\s*"([a-z0-9-]+)"', text):
-            found |= {f"{service}:{name}" for name in re.findall(r'\.call\(\s*"(\w+)"', text)}
     return {NAMED.get(action, action) for action in found}
 
 
@@ -116,7 +114,7 @@ def test_the_list_of_what_is_called_is_what_the_source_calls():
 def test_a_new_call_would_be_noticed(tmp_path):
     source = tmp_path / "adapter.py"
     source.write_text(
-        'client("s3").delete_object(Bucket="b", Key="k")\nX = JsonService("sns", "SNS", "1.0")\nX.call("Publish", {})'
+        'session.client("s3").delete_object(Bucket="b", Key="k")\nsns = session.client("sns")\nsns.publish(Message="m")'
     )
     assert called([source]) == {"s3:DeleteObject", "sns:Publish"}
 

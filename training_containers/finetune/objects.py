@@ -37,9 +37,10 @@ def open_store(address: str, env: Mapping[str, str]) -> tuple[ObjectStore, str]:
     """
     settings = Settings.from_env(env)
     if match := re.fullmatch(r"s3://([^/]+)/(.+)", address):
-        from shared.adapters.aws import S3Objects
+        from shared.adapters.aws.objects import S3Objects
+        from shared.adapters.aws.session import AwsSession
 
-        return S3Objects(match[1]), match[2].strip("/")
+        return S3Objects(AwsSession(), match[1]), match[2].strip("/")
     rest = _azure_path(address, settings)
     if rest is None or "/" not in rest[1].strip("/"):
         raise InvalidInputError(

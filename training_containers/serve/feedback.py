@@ -69,9 +69,10 @@ def open_sink(address: str, settings: Settings) -> Sink:
     if scheme == "dir" and rest:
         return DirectorySink(Path(rest))
     if scheme == "s3" and place:
-        from shared.adapters.aws import S3Objects
+        from shared.adapters.aws.objects import S3Objects
+        from shared.adapters.aws.session import AwsSession
 
-        return _Prefixed(S3Objects(place), prefix)
+        return _Prefixed(S3Objects(AwsSession(), place), prefix)
     if scheme == "azure-blob" and place:
         from shared.adapters.azure import BlobObjects
 

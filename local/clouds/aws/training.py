@@ -16,8 +16,10 @@ from typing import Any, Final
 
 from moto.core.utils import utcnow
 
+from functions.bootstrap import aws_session
 from local.processes.container import ROOT, ContainerProcess, Ended, container_log, image_command, image_env
-from shared.adapters.aws import S3Objects, client, translated
+from shared.adapters.aws.objects import S3Objects
+from shared.adapters.aws.session import translated
 from shared.errors import OpportuneError
 
 log = logging.getLogger(__name__)
@@ -147,7 +149,7 @@ def _log_failure(future: Future[None]) -> None:
 def download(uri: str, folder: Path) -> None:
     """All objects under an s3:// prefix, with their paths below it; a single object keeps its name."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    store = S3Objects(bucket)
+    store = S3Objects(aws_session(), bucket)
     folder.mkdir(parents=True, exist_ok=True)
     for key in store.list(prefix):
         if key.endswith("/"):
@@ -161,7 +163,7 @@ def download(uri: str, folder: Path) -> None:
 def upload(folder: Path, uri: str) -> None:
     """Every file below `folder` to the s3:// prefix."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    store = S3Objects(bucket)
+    store = S3Objects(aws_session(), bucket)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         store.put(f"{prefix.rstrip('/')}/{path.relative_to(folder).as_posix()}", path.read_bytes())
 
@@ -174,7 +176,7 @@ def _upload_model(job: Any, root: Path) -> str:
     base = job.output_data_config["S3OutputPath"].rstrip("/")
     uri = f"{base}/{job.training_job_name}/output/model.tar.gz"
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    S3Objects(bucket).put(key, archive.read_bytes())
+    S3Objects(aws_session(), bucket).put(key, archive.read_bytes())
     return uri
 
 
@@ -254,7 +256,7 @@ def _announce(job: Any) -> None:
             detail[job.camelCase(key)] = round(moment.replace(tzinfo=UTC).timestamp() * 1000)
     detail["Tags"] = {tag["Key"]: tag["Value"] for tag in job.tags}
     with translated("EventBridge"):
-        client("events").put_events(
+        aws_session().client("events").put_events(
             Entries=[
                 {
                     "Source": "aws.sagemaker",

@@ -10,8 +10,8 @@ import time
 import uuid
 from typing import Any, Final
 
+from functions.bootstrap import aws_session
 from local.clouds.aws.invoke import ACCOUNT, invoke
-from shared.adapters.aws import client
 from shared.contracts import slot_of
 from shared.errors import OpportuneError
 
@@ -50,7 +50,7 @@ def scheduled_event(due_s: float) -> dict[str, Any]:
 
 def run_queue(dotted: str, queue: str, stop: threading.Event) -> None:
     """An SQS event source mapping with ReportBatchItemFailures: what succeeded is deleted, the rest comes again."""
-    sqs = client("sqs")
+    sqs = aws_session().client("sqs")
     arn = f"arn:aws:sqs:us-east-1:{ACCOUNT}:{queue}"
     for url, messages in _receive(queue, stop):
         event = {"Records": [_record(message, arn) for message in messages]}
@@ -68,7 +68,7 @@ def run_queue(dotted: str, queue: str, stop: threading.Event) -> None:
 
 def run_events(dotted: str, queue: str, stop: threading.Event) -> None:
     """A rule's Lambda target: one event a call. moto's rules reach queues only, so a queue stands between."""
-    sqs = client("sqs")
+    sqs = aws_session().client("sqs")
     for url, messages in _receive(queue, stop):
         for message in messages:
             try:
@@ -97,7 +97,7 @@ def _receive(queue: str, stop: threading.Event) -> Any:
     """Yield (queue url, messages) until `stop`; outlives an unreachable queue."""
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: TID251 - the poller is part of the cloud
 
-    sqs = client("sqs")
+    sqs = aws_session().client("sqs")
     while not stop.is_set():
         try:
             url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]

@@ -8,9 +8,11 @@ import boto3
 import pytest
 from azure.storage.queue import QueueClient
 
-from shared.adapters import aws
+from shared.adapters.aws.documents import DynamoDocuments
+from shared.adapters.aws.objects import S3Objects
+from shared.adapters.aws.queue import SqsQueue
+from shared.adapters.aws.session import AwsSession
 from shared.adapters.azure import BlobObjects, StorageQueue, TableDocuments
-from shared.adapters.dynamodb import DynamoDocuments
 from shared.ports import DocumentStore, JobQueue, ObjectStore
 from shared.settings import Settings
 from tests.fakes import MemoryDocuments, MemoryObjects, MemoryQueue
@@ -32,7 +34,7 @@ def documents(request: pytest.FixtureRequest) -> DocumentStore:
         return MemoryDocuments()
     if request.param == "aws":
         request.getfixturevalue("moto")
-        return DynamoDocuments("opportune", 90.0, lambda: 1_800_000_000.0)
+        return DynamoDocuments(AwsSession(), "opportune", 90.0, lambda: 1_800_000_000.0)
     return TableDocuments(request.getfixturevalue("azurite"))
 
 
@@ -42,7 +44,7 @@ def objects(request: pytest.FixtureRequest) -> ObjectStore:
         return MemoryObjects()
     if request.param == "aws":
         request.getfixturevalue("moto")
-        return aws.S3Objects("opportune")
+        return S3Objects(AwsSession(), "opportune")
     return BlobObjects(request.getfixturevalue("azurite"))
 
 
@@ -54,7 +56,7 @@ def queue(request: pytest.FixtureRequest) -> Queue:
     if request.param == "aws":
         request.getfixturevalue("moto")
         return Queue(
-            aws.SqsQueue("opportune-retrain", "opportune-retrain-dlq"),
+            SqsQueue(AwsSession(), "opportune-retrain", "opportune-retrain-dlq"),
             lambda: [m["Body"] for m in _drain("opportune-retrain")],
             lambda: [
                 (m["Body"], m["MessageAttributes"]["reason"]["StringValue"]) for m in _drain("opportune-retrain-dlq")

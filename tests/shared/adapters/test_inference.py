@@ -12,7 +12,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from shared.adapters import aws, sigv4
+from shared.adapters.aws.session import AwsSession
 from shared.adapters.inference import ATTRIBUTES, CloudInference
 from shared.errors import InvalidInputError, UnavailableError
 from shared.settings import Settings
@@ -58,19 +58,17 @@ def server(monkeypatch: pytest.MonkeyPatch, http_server: Callable[..., Any]) -> 
             "IDENTITY_HEADER": "proof",
         }.items():
             monkeypatch.setenv(name, value)
-        aws.client.cache_clear()
-        aws.session.cache_clear()
         yield made
-        aws.client.cache_clear()
-        aws.session.cache_clear()
 
 
 def sagemaker(server: Server, timeout_s: float = 5.0) -> dict[str, Any]:
-    return CloudInference(Settings()).invoke("sagemaker:opportune-qa", {"question": "why?"}, timeout_s, TRACE)
+    return CloudInference(Settings(), AwsSession()).invoke(
+        "sagemaker:opportune-qa", {"question": "why?"}, timeout_s, TRACE
+    )
 
 
 def azureml(server: Server, settings: Settings | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
-    client = CloudInference(settings or Settings())
+    client = CloudInference(settings or Settings(), AwsSession())
     return client.invoke(f"azureml:{server.url}/score", {"question": "why?"}, timeout_s, TRACE)
 
 
@@ -185,19 +183,5 @@ def test_what_the_azure_ml_container_says_is_told_apart_from_what_azure_says(ser
 
 
 def test_a_plain_address_is_asked_without_any_credential(server: Server) -> None:
-    CloudInference(Settings(azureml_token="static")).invoke(f"{server.url}/predict", {}, 5.0, {})
+    CloudInference(Settings(azureml_token="static"), AwsSession()).invoke(f"{server.url}/predict", {}, 5.0, {})
     assert "authorization" not in server.seen[0].headers
-
-
-def test_without_a_region_or_credentials_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    aws.session.cache_clear()
-    with pytest.raises(UnavailableError, match="set AWS_REGION"):
-        sigv4.signed("GET", "http://x/", b"", {}, service="aps")
-    with pytest.raises(UnavailableError, match="no credentials"):
-        sigv4.signed("GET", "http://x/", b"", {}, service="aps", region="eu-west-1")
-    aws.session.cache_clear()

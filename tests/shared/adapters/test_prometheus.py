@@ -19,7 +19,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from local.processes.supervisor import tool
-from shared.adapters import aws
+from shared.adapters.aws.session import AwsSession
 from shared.adapters.prometheus import PrometheusMetrics, _Signature
 from shared.errors import MetricsUnavailableError
 from shared.promql import METRICS
@@ -239,16 +239,14 @@ def amazon(monkeypatch: pytest.MonkeyPatch, http_server: Callable[..., Any]) -> 
         "AWS_REGION": "eu-central-1",
     }.items():
         monkeypatch.setenv(name, value)
-    aws.session.cache_clear()
     made = Amazon()
     with http_server(made.answer) as url:
         made.url = f"{url}/workspaces/ws-1"
         yield made
-    aws.session.cache_clear()
 
 
 def test_amazons_prometheus_accepts_the_signature_of_every_query(amazon: Amazon) -> None:
-    window = PrometheusMetrics(amazon.url, "qa", auth="sigv4").window(0, 60, 60)
+    window = PrometheusMetrics(amazon.url, "qa", auth="sigv4", session=AwsSession()).window(0, 60, 60)
     assert set(window.series) == set(METRICS)
     assert len(amazon.scopes) == 1, "one request for all of them"
     assert {scope.split("/", 1)[1] for scope in amazon.scopes} == {"eu-central-1/aps/aws4_request"}
@@ -265,7 +263,7 @@ def test_a_wrong_key_is_refused_and_never_shown(amazon: Amazon, monkeypatch: pyt
 def test_the_workspaces_region_counts_not_the_functions(amazon: Amazon) -> None:
     url = "https://aps-workspaces.us-west-2.amazonaws.com/workspaces/ws-1/api/v1/query"
     request = requests.Request("POST", url, data={"query": "up or vector(1)"}).prepare()
-    assert "/us-west-2/aps/aws4_request" in _Signature()(request).headers["Authorization"]
+    assert "/us-west-2/aps/aws4_request" in _Signature(AwsSession())(request).headers["Authorization"]
 
 
 def test_without_an_identity_it_says_what_to_do(amazon: Amazon, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from functions.retraining.snapshot import merged, pairs_of
-from shared.adapters.aws import S3Objects
+from shared.adapters.aws.objects import S3Objects
+from shared.adapters.aws.session import AwsSession
 from shared.adapters.azure import BlobObjects
 from shared.contracts import FeedbackPair, decode
 from shared.errors import IntegrityError, InvalidInputError
@@ -30,14 +31,14 @@ def same(one: Path, other: Path) -> bool:
 
 
 def test_a_model_comes_from_s3(moto, base_model: Path, tmp_path: Path) -> None:
-    upload(S3Objects("opportune"), base_model, "models/base")
+    upload(S3Objects(AwsSession(), "opportune"), base_model, "models/base")
     folder = resolve_base("s3://opportune/models/base", tmp_path)
     assert same(folder, base_model)
     assert not (folder / "pytorch_model.bin").exists()
     load_model(folder)
 
     artifact.pack(base_model, tmp_path / "model.tar.gz")
-    S3Objects("opportune").put("models/m1/model.tar.gz", (tmp_path / "model.tar.gz").read_bytes())
+    S3Objects(AwsSession(), "opportune").put("models/m1/model.tar.gz", (tmp_path / "model.tar.gz").read_bytes())
     assert same(resolve_base("s3://opportune/models/m1/model.tar.gz", tmp_path / "packed"), base_model)
 
 
@@ -88,7 +89,7 @@ class Metrics:
 
 
 def test_a_damaged_or_missing_model_is_refused(moto, base_model: Path, tmp_path: Path) -> None:
-    store = S3Objects("opportune")
+    store = S3Objects(AwsSession(), "opportune")
     upload(store, base_model, "models/damaged")
     store.put("models/damaged/config.json", b"{}")
     with pytest.raises(IntegrityError, match=r"config\.json: sha256 is"):

@@ -185,16 +185,16 @@ def test_another_address_is_refused_with_the_known_forms(address: str) -> None:
 def test_an_s3_address_is_a_bucket_and_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     from moto import mock_aws
 
-    from shared.adapters.aws import S3Objects, client
+    from shared.adapters.aws.objects import S3Objects
+    from shared.adapters.aws.session import AwsSession
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
-        client.cache_clear()
-        client("s3").create_bucket(Bucket="opportune")
+        session = AwsSession()
+        session.client("s3").create_bucket(Bucket="opportune")
         open_sink("s3://opportune/data", Settings()).put("feedback/aws/x.jsonl", b"1")
 
-        assert S3Objects("opportune").get("data/feedback/aws/x.jsonl") == b"1"
-    client.cache_clear()
+        assert S3Objects(session, "opportune").get("data/feedback/aws/x.jsonl") == b"1"

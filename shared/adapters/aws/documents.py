@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import secrets
 import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-from shared.adapters.aws_json import JsonService
+from shared.adapters.aws.session import AwsSession, translated
 from shared.errors import UnavailableError
 from shared.ports import Clock, Document, DocumentKey
 
-_DYNAMO: Final = JsonService("dynamodb", "DynamoDB_20120810", "1.0")
 #: kind whose documents DynamoDB deletes after their time to live
 _EXPIRING: Final = "decision"
 #: how often what DynamoDB left out of a batch is asked for again
@@ -22,7 +20,8 @@ _ROUNDS: Final = 5
 class DynamoDocuments:
     """DocumentStore on one table."""
 
-    def __init__(self, table: str, ttl_days: float, clock: Clock = time.time) -> None:
+    def __init__(self, session: AwsSession, table: str, ttl_days: float, clock: Clock = time.time) -> None:
+        self._session = session
         self._table = table
         self._ttl_s = ttl_days * 86400
         self._clock = clock
@@ -30,8 +29,9 @@ class DynamoDocuments:
 
     def get(self, kind: str, key: str) -> Document | None:
         """The document, read consistently, or None."""
-        request = {"TableName": self._table, "Key": _key(kind, key), "ConsistentRead": True}
-        item = _DYNAMO.call("GetItem", request, self._what).get("Item")
+        with translated(self._what):
+            dynamodb = self._session.client("dynamodb")
+            item = dynamodb.get_item(TableName=self._table, Key=_key(kind, key), ConsistentRead=True).get("Item")
         return _document(item) if item else None
 
     def get_many(self, keys: Iterable[DocumentKey]) -> dict[DocumentKey, Document]:
@@ -39,7 +39,8 @@ class DynamoDocuments:
         found: dict[DocumentKey, Document] = {}
         asked: dict[str, Any] = {self._table: {"Keys": [_key(kind, key) for kind, key in keys], "ConsistentRead": True}}
         for _ in range(_ROUNDS):
-            answer = _DYNAMO.call("BatchGetItem", {"RequestItems": asked}, self._what)
+            with translated(self._what):
+                answer = self._session.client("dynamodb").batch_get_item(RequestItems=asked)
             for item in answer.get("Responses", {}).get(self._table, []):
                 found[item["kind"]["S"], item["key"]["S"]] = _document(item)
             asked = answer.get("UnprocessedKeys") or {}
@@ -50,7 +51,7 @@ class DynamoDocuments:
     def put(self, kind: str, key: str, body: bytes, *, if_etag: str | None = None, if_absent: bool = False) -> str:
         """Write under the condition; see the port."""
         etag = secrets.token_hex(8)
-        item: dict[str, Any] = {**_key(kind, key), "body": {"B": base64.b64encode(body).decode()}, "etag": {"S": etag}}
+        item: dict[str, Any] = {**_key(kind, key), "body": {"B": body}, "etag": {"S": etag}}
         if kind == _EXPIRING:
             item["expires_s"] = {"N": str(int(self._clock() + self._ttl_s))}
         condition: dict[str, Any] = {}
@@ -61,7 +62,8 @@ class DynamoDocuments:
             }
         elif if_etag is not None:
             condition = {"ConditionExpression": "etag = :etag", "ExpressionAttributeValues": {":etag": {"S": if_etag}}}
-        _DYNAMO.call("PutItem", {"TableName": self._table, "Item": item, **condition}, f"{self._what}, {kind} {key}")
+        with translated(f"{self._what}, {kind} {key}"):
+            self._session.client("dynamodb").put_item(TableName=self._table, Item=item, **condition)
         return etag
 
     def query(self, kind: str, *, since: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
@@ -80,8 +82,9 @@ class DynamoDocuments:
             request["ExpressionAttributeValues"][":since"] = {"S": since}
         found: list[tuple[str, bytes]] = []
         while len(found) < limit:
-            answer = _DYNAMO.call("Query", {**request, "Limit": limit - len(found)}, self._what)
-            found += [(item["key"]["S"], base64.b64decode(item["body"]["B"])) for item in answer["Items"]]
+            with translated(self._what):
+                answer = self._session.client("dynamodb").query(**request, Limit=limit - len(found))
+            found += [(item["key"]["S"], item["body"]["B"]) for item in answer["Items"]]
             if "LastEvaluatedKey" not in answer:
                 break
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
@@ -93,4 +96,4 @@ def _key(kind: str, key: str) -> dict[str, Any]:
 
 
 def _document(item: dict[str, Any]) -> Document:
-    return Document(base64.b64decode(item["body"]["B"]), item["etag"]["S"])
+    return Document(item["body"]["B"], item["etag"]["S"])

@@ -1,0 +1,115 @@
+"""SageMaker training jobs behind the ports."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from shared.adapters.aws.session import AwsSession, creating, described, translated
+from shared.contracts import TrainingJob
+from shared.errors import NotFoundError, UnavailableError
+from shared.ports import TrainingStatus
+from shared.settings import Settings
+
+#: every status SageMaker documents -> ours; anything else is an error, never "finished"
+_STATES: Final = {
+    "InProgress": "running",
+    "Stopping": "running",
+    "Completed": "succeeded",
+    "Failed": "failed",
+    "Stopped": "stopped",
+}
+
+
+class SageMakerTraining:
+    """TrainingService on SageMaker training jobs; the job's name is our job_id."""
+
+    def __init__(self, session: AwsSession, settings: Settings) -> None:
+        self._session = session
+        self._settings = settings
+
+    def _describe(self, job_id: str) -> dict[str, Any] | None:
+        return described(
+            f"SageMaker job {job_id}",
+            lambda: self._session.client("sagemaker").describe_training_job(TrainingJobName=job_id),
+        )
+
+    def start(self, job: TrainingJob, data_uri: str, parent_uri: str | None) -> None:
+        """Create the training job unless one of that name exists."""
+        if self._describe(job.job_id) is not None:
+            return
+        with creating(f"SageMaker training job {job.job_id}"):
+            self._session.client("sagemaker").create_training_job(**self.request(job, data_uri, parent_uri))
+
+    def request(self, job: TrainingJob, data_uri: str, parent_uri: str | None) -> dict[str, Any]:
+        """The CreateTrainingJob request."""
+        cfg = self._settings
+        bucket = f"s3://{cfg.bucket}"
+        channels = {"training": data_uri} | ({"parent": parent_uri} if parent_uri else {})
+        seconds = max(1, round(job.deadline_s))
+        # Spot capacity may make us wait; twice the run time bounds it.
+        waiting = {"MaxWaitTimeInSeconds": 2 * seconds} if cfg.sagemaker_spot else {}
+        return {
+            "TrainingJobName": job.job_id,
+            "RoleArn": cfg.sagemaker_role_arn,
+            "AlgorithmSpecification": {"TrainingImage": cfg.sagemaker_image, "TrainingInputMode": "File"},
+            "HyperParameters": dict(job.hyperparameters),
+            "InputDataConfig": [
+                {
+                    "ChannelName": name,
+                    "DataSource": {
+                        "S3DataSource": {
+                            "S3DataType": "S3Prefix",
+                            "S3Uri": uri,
+                            "S3DataDistributionType": "FullyReplicated",
+                        }
+                    },
+                }
+                for name, uri in channels.items()
+            ],
+            "OutputDataConfig": {"S3OutputPath": f"{bucket}/artifacts"},
+            "CheckpointConfig": {"S3Uri": f"{bucket}/jobs/{job.job_id}/checkpoints"},
+            "ResourceConfig": {
+                "InstanceType": cfg.sagemaker_instance_type,
+                "InstanceCount": 1,
+                "VolumeSizeInGB": 30,
+            },
+            "StoppingCondition": {"MaxRuntimeInSeconds": seconds, **waiting},
+            "EnableManagedSpotTraining": cfg.sagemaker_spot,
+            "Tags": [
+                {"Key": "opportune-service", "Value": job.service},
+                {"Key": "opportune-trace-id", "Value": job.trace_id},
+            ],
+        }
+
+    def status(self, job_id: str) -> TrainingStatus | None:
+        """What SageMaker says of the job."""
+        found = self._describe(job_id)
+        if found is None:
+            return None
+        state = _STATES.get(found["TrainingJobStatus"])
+        if state is None:
+            raise UnavailableError(
+                "SageMaker", f"job {job_id} has the unknown status {found['TrainingJobStatus']!r}; upgrade opportune"
+            )
+        started, finished = found.get("TrainingStartTime"), found.get("TrainingEndTime")
+        return TrainingStatus(
+            state,
+            found.get("FailureReason") or found.get("SecondaryStatus") or state,
+            started.timestamp() if started else None,
+            finished.timestamp() if finished else None,
+        )
+
+    def stop(self, job_id: str) -> None:
+        """Ask for a stop; the job reports `stopped` later."""
+        with translated(f"SageMaker job {job_id}"):
+            self._session.client("sagemaker").stop_training_job(TrainingJobName=job_id)
+
+    def artifact(self, job_id: str) -> bytes:
+        """model.tar.gz of the finished job."""
+        found = self._describe(job_id)
+        uri = (found or {}).get("ModelArtifacts", {}).get("S3ModelArtifacts", "")
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        if not key:
+            raise NotFoundError(f"SageMaker job {job_id} has no model artifact")
+        with translated(uri):
+            return bytes(self._session.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
