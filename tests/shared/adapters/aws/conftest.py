@@ -7,7 +7,7 @@ import boto3
 import pytest
 from rich.console import Console
 
-from local.supervisor import Service, Supervisor, free_port, tcp_ok
+from local.processes.supervisor import Service, Supervisor, free_port, tcp_ok
 from shared.adapters.aws.objects import S3Objects
 from shared.adapters.aws.session import AwsSession
 
@@ -38,7 +38,7 @@ def sagemaker_session(tmp_path_factory):
         "OPPORTUNE_LOCAL_SERVE_URL": None,
     }
     with Supervisor(folder / "logs", console=Console(stderr=True, force_terminal=False), grace_s=1.0) as supervisor:
-        command = [sys.executable, "-m", "local.aws.cloud", "--port", str(port)]
+        command = [sys.executable, "-m", "local.clouds.aws.cloud", "--port", str(port)]
         supervisor.start(Service("aws", command, tcp_ok(port), env))
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
