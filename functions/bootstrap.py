@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from policy.policies import Policy
+    from shared.adapters.azure.credential import Credential
 
 
 @functools.cache
@@ -33,6 +34,15 @@ def settings(cloud: Cloud) -> Settings:
 
         env = resolved(env)
     return Settings.from_env(env)
+
+
+@functools.cache
+def azure_credential() -> Credential:
+    """Who this process is to Azure; without Azure's own identity, its AWS one is exchanged."""
+    from shared.adapters import aws
+    from shared.adapters.azure import credential
+
+    return credential.azure_credential(lambda: aws.client("sts"))
 
 
 def cloud_services(cloud: Cloud, cfg: Settings) -> CloudServices:
@@ -50,17 +60,21 @@ def cloud_services(cloud: Cloud, cfg: Settings) -> CloudServices:
             training=SageMakerTraining(cfg),
             host=SageMakerHost(cfg),
         )
-    from shared.adapters.azure import BlobObjects, StorageQueue, TableDocuments
-    from shared.adapters.azureml import AzureMLHost, AzureMLTraining
+    from shared.adapters.azure.documents import TableDocuments
+    from shared.adapters.azure.endpoint import AzureMLHost
+    from shared.adapters.azure.objects import BlobObjects
+    from shared.adapters.azure.queue import StorageQueue
+    from shared.adapters.azure.training import AzureMLTraining
 
-    objects = BlobObjects(cfg)
+    credential = azure_credential()
+    objects = BlobObjects(cfg, credential)
     return CloudServices(
         cloud="azure",
-        documents=TableDocuments(cfg),
+        documents=TableDocuments(cfg, credential),
         objects=objects,
-        queue=StorageQueue(cfg),
-        training=AzureMLTraining(cfg, objects),
-        host=AzureMLHost(cfg),
+        queue=StorageQueue(cfg, credential),
+        training=AzureMLTraining(cfg, credential, objects),
+        host=AzureMLHost(cfg, credential),
     )
 
 
@@ -121,4 +135,5 @@ def web_app(cloud: Cloud) -> Flask:
     cfg = settings(cloud)
     state = State(cloud_services(cloud, cfg).documents)
     routes = RouteCache(lambda: state.routes(cfg.service), time.monotonic, cfg.route_ttl_seconds)
-    return create_app(cfg, state, Inference(routes, Router(time.monotonic, random.Random()), CloudInference(cfg)))
+    client = CloudInference(cfg, azure_credential())
+    return create_app(cfg, state, Inference(routes, Router(time.monotonic, random.Random()), client))

@@ -40,12 +40,13 @@ def session() -> Any:
     if role and "IDENTITY_ENDPOINT" in os.environ:
         from botocore.credentials import AssumeRoleWithWebIdentityCredentialFetcher, DeferredRefreshableCredentials
 
-        from shared.adapters.entra import Entra
+        from shared.adapters.azure.credential import azure_credential
 
-        audience = os.environ.get("AWS_ROLE_AUDIENCE", "api://opportune")
+        scope = os.environ.get("AWS_ROLE_AUDIENCE", "api://opportune") + "/.default"
+        credential = azure_credential()
         fetcher = AssumeRoleWithWebIdentityCredentialFetcher(
             client_creator=made.create_client,
-            web_identity_token_loader=functools.partial(Entra().token, audience),
+            web_identity_token_loader=lambda: credential.get_token(scope).token,
             role_arn=role,
         )
         made._credentials = DeferredRefreshableCredentials(
