@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
 
+def once_more(linear_retry: Any) -> Any:
+    """The retry policy of blobs and queues, whose clients wrap the transport and so its limit on pauses."""
+    from shared.adapters.azure.sending import PAUSE_S
+
+    return linear_retry(backoff=PAUSE_S, retry_total=1, random_jitter_range=0)
+
+
 def storage_client(
     made: Any, service: str, name: str, settings: Settings, credential: TokenCredential, **changes: Any
 ) -> Any:

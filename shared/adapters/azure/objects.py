@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from shared.adapters.azure.account import storage_client
+from shared.adapters.azure.account import once_more, storage_client
 from shared.adapters.azure.errors import translated
 from shared.settings import Settings
 
@@ -23,9 +23,10 @@ class BlobObjects:
 
     @functools.cached_property
     def _container(self) -> Any:
-        from azure.storage.blob import ContainerClient
+        from azure.storage.blob import ContainerClient, LinearRetry
 
-        return storage_client(ContainerClient, "blob", self._name, self._settings, self._credential)
+        retries = {"retry_policy": once_more(LinearRetry)}
+        return storage_client(ContainerClient, "blob", self._name, self._settings, self._credential, **retries)
 
     def get(self, key: str) -> bytes:
         """The blob's bytes; NotFoundError when there is none."""

@@ -7,7 +7,7 @@ import functools
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from shared.adapters.azure.account import storage_client
+from shared.adapters.azure.account import once_more, storage_client
 from shared.adapters.azure.errors import translated
 from shared.contracts import TrainingJob, encode
 from shared.ports import DeadLetter
@@ -35,11 +35,11 @@ class StorageQueue:
         return self._client(self._settings.poison_queue)
 
     def _client(self, name: str) -> Any:
-        from azure.storage.queue import QueueClient, TextBase64EncodePolicy
+        from azure.storage.queue import LinearRetry, QueueClient, TextBase64EncodePolicy
 
         # Not decoded by the client: what the host moved to the poison queue need not be base64.
-        encoding = {"message_encode_policy": TextBase64EncodePolicy()}
-        return storage_client(QueueClient, "queue", name, self._settings, self._credential, **encoding)
+        ours = {"message_encode_policy": TextBase64EncodePolicy(), "retry_policy": once_more(LinearRetry)}
+        return storage_client(QueueClient, "queue", name, self._settings, self._credential, **ours)
 
     def enqueue(self, job: TrainingJob) -> None:
         """Send the job; a duplicate is harmless because its consumer claims by job_id."""

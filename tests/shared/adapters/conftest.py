@@ -9,7 +9,10 @@ import pytest
 from azure.storage.queue import QueueClient
 
 from shared.adapters import aws
-from shared.adapters.azure import BlobObjects, StorageQueue, TableDocuments
+from shared.adapters.azure.credential import azure_credential
+from shared.adapters.azure.documents import TableDocuments
+from shared.adapters.azure.objects import BlobObjects
+from shared.adapters.azure.queue import StorageQueue
 from shared.adapters.dynamodb import DynamoDocuments
 from shared.adapters.memory import MemoryDocuments, MemoryObjects, MemoryQueue
 from shared.ports import DocumentStore, JobQueue, ObjectStore
@@ -33,7 +36,7 @@ def documents(request: pytest.FixtureRequest) -> DocumentStore:
     if request.param == "aws":
         request.getfixturevalue("moto")
         return DynamoDocuments("opportune", 90.0, lambda: 1_800_000_000.0)
-    return TableDocuments(request.getfixturevalue("azurite"))
+    return TableDocuments(request.getfixturevalue("azurite"), azure_credential())
 
 
 @pytest.fixture(params=KINDS)
@@ -43,7 +46,7 @@ def objects(request: pytest.FixtureRequest) -> ObjectStore:
     if request.param == "aws":
         request.getfixturevalue("moto")
         return aws.S3Objects("opportune")
-    return BlobObjects(request.getfixturevalue("azurite"))
+    return BlobObjects(request.getfixturevalue("azurite"), azure_credential())
 
 
 @pytest.fixture(params=KINDS)
@@ -76,7 +79,7 @@ def queue(request: pytest.FixtureRequest) -> Queue:
         kept = [json.loads(text) for text in texts("opportune-retrain-poison")]
         return [(k["body"], k["reason"]) for k in kept]
 
-    return Queue(StorageQueue(settings), lambda: texts("opportune-retrain"), dead)
+    return Queue(StorageQueue(settings, azure_credential()), lambda: texts("opportune-retrain"), dead)
 
 
 def _drain(name: str) -> list[Any]:
