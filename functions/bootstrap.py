@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from policy.policies import Policy
     from shared.adapters.aws.session import AwsSession
+    from shared.adapters.azure.credential import Credential
 
 
 @functools.cache
@@ -38,17 +39,19 @@ def settings(cloud: Cloud) -> Settings:
 
 @functools.cache
 def aws_session() -> AwsSession:
-    """The process's one way into AWS."""
+    """The process's one way into AWS; in Azure its Entra token is exchanged for a role there."""
     from shared.adapters.aws.session import AwsSession
 
-    return AwsSession(_entra_token)
+    scope = f"{os.environ.get('AWS_ROLE_AUDIENCE', 'api://opportune')}/.default"
+    return AwsSession(lambda: azure_credential().get_token(scope).token)
 
 
-def _entra_token() -> str:
-    """What proves to AWS that this is the function app in Azure."""
-    from shared.adapters.entra import Entra
+@functools.cache
+def azure_credential() -> Credential:
+    """Who this process is to Azure; without Azure's own identity, its AWS one is exchanged."""
+    from shared.adapters.azure import credential
 
-    return Entra().token(os.environ.get("AWS_ROLE_AUDIENCE", "api://opportune"))
+    return credential.azure_credential(lambda audience: aws_session().identity_token(audience))
 
 
 def cloud_services(cloud: Cloud, cfg: Settings) -> CloudServices:
@@ -69,17 +72,21 @@ def cloud_services(cloud: Cloud, cfg: Settings) -> CloudServices:
             training=SageMakerTraining(session, cfg),
             host=SageMakerHost(session, cfg),
         )
-    from shared.adapters.azure import BlobObjects, StorageQueue, TableDocuments
-    from shared.adapters.azureml import AzureMLHost, AzureMLTraining
+    from shared.adapters.azure.documents import TableDocuments
+    from shared.adapters.azure.endpoint import AzureMLHost
+    from shared.adapters.azure.objects import BlobObjects
+    from shared.adapters.azure.queue import StorageQueue
+    from shared.adapters.azure.training import AzureMLTraining
 
-    objects = BlobObjects(cfg)
+    credential = azure_credential()
+    objects = BlobObjects(cfg, credential)
     return CloudServices(
         cloud="azure",
-        documents=TableDocuments(cfg),
+        documents=TableDocuments(cfg, credential),
         objects=objects,
-        queue=StorageQueue(cfg),
-        training=AzureMLTraining(cfg, objects),
-        host=AzureMLHost(cfg),
+        queue=StorageQueue(cfg, credential),
+        training=AzureMLTraining(cfg, credential, objects),
+        host=AzureMLHost(cfg, credential),
     )
 
 
@@ -141,5 +148,5 @@ def web_app(cloud: Cloud) -> Flask:
     cfg = settings(cloud)
     state = State(cloud_services(cloud, cfg).documents)
     routes = RouteCache(lambda: state.routes(cfg.service), time.monotonic, cfg.route_ttl_seconds)
-    client = CloudInference(cfg, aws_session())
+    client = CloudInference(cfg, aws_session(), azure_credential())
     return create_app(cfg, state, Inference(routes, Router(time.monotonic, random.Random()), client))

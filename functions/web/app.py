@@ -33,7 +33,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from functions.routing.inference import Inference
 from shared.contracts import job_id_for
-from shared.errors import BodyTooLargeError, InvalidInputError, NoEndpointError, NotFoundError, UnavailableError
+from shared.errors import BodyTooLargeError, InvalidInputError, NotFoundError, OpportuneError
 from shared.ports import Clock
 from shared.records import State
 from shared.settings import Settings
@@ -127,8 +127,7 @@ def _handle_errors(app: Flask, settings: Settings) -> None:
     def not_found(error: NotFoundError) -> Response:
         return _error(error, HTTPStatus.NOT_FOUND)
 
-    @app.errorhandler(NoEndpointError)
-    @app.errorhandler(UnavailableError)
+    @app.errorhandler(OpportuneError)  # whatever a cloud did: not the caller's fault
     def unavailable(error: Exception) -> Response:
         response = _error(error, HTTPStatus.SERVICE_UNAVAILABLE)
         response.headers["Retry-After"] = str(_RETRY_AFTER_S)

@@ -27,7 +27,8 @@ from local.clouds.aws.resources import REGION, make_endpoint, make_resources
 from local.clouds.azure.storage import azurite_command, connection_string, make_storage
 from local.processes import network, prometheus
 from local.processes.supervisor import Health, Service, ServiceFailedError, Supervisor, free_port, http_ok, tcp_ok, tool
-from shared.adapters.azureml import Workspace
+from shared.adapters.azure.credential import azure_credential
+from shared.adapters.azure.workspace import Workspace
 from shared.contracts import CLOUDS, Cloud
 from shared.settings import Settings
 
@@ -202,7 +203,7 @@ class Cluster:
     def _make_azure_endpoint(self) -> None:
         """The online endpoint with one deployment, `base`, of the model that came with the image."""
         settings = self.settings("azure")
-        workspace, endpoint = Workspace(settings), f"onlineEndpoints/{settings.azureml_endpoint}"
+        workspace, endpoint = Workspace(settings, azure_credential()), f"onlineEndpoints/{settings.azureml_endpoint}"
         described: dict[str, Any] = {"location": "local", "properties": {"authMode": "AADToken"}}
         workspace.call("PUT", endpoint, described)
         deployment = {

@@ -12,25 +12,30 @@ InvokeEndpoint is signed by botocore and sent here. SDKs load at the first reque
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import json
+import threading
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import urllib3
 
 from shared.adapters.aws.session import AwsSession, translated
-from shared.adapters.entra import Entra
+from shared.adapters.azure.credential import MARGIN_S, workspace_credential
 from shared.adapters.http import HttpInference, payload, pool, post
 from shared.errors import UnavailableError
 from shared.ports import InferenceClient
 from shared.settings import Settings
 
+if TYPE_CHECKING:
+    from azure.core.credentials import AccessToken, TokenCredential
+
 SAGEMAKER: Final = "sagemaker:"
 AZURE_ML: Final = "azureml:"
 #: what an identity's token for a managed online endpoint must be for
-AUDIENCE: Final = "https://ml.azure.com"
+SCOPE: Final = "https://ml.azure.com/.default"
 #: the one header of a caller that SageMaker hands on to the container
 ATTRIBUTES: Final = "X-Amzn-SageMaker-Custom-Attributes"
 #: both clouds say so when the container refused or failed
@@ -41,10 +46,10 @@ _JSON: Final = {"Content-Type": "application/json", "Accept": "application/json"
 class CloudInference:
     """InferenceClient over all three kinds of address."""
 
-    def __init__(self, settings: Settings, session: AwsSession) -> None:
+    def __init__(self, settings: Settings, session: AwsSession, credential: TokenCredential) -> None:
         self._plain = HttpInference()
         self._sagemaker = functools.cache(lambda: SageMakerInference(session))
-        self._azureml = functools.cache(lambda: AzureMLInference(settings.azureml_token))
+        self._azureml = functools.cache(lambda: AzureMLInference(workspace_credential(settings, credential)))
 
     def invoke(self, url: str, body: dict[str, Any], timeout_s: float, headers: dict[str, str]) -> dict[str, Any]:
         """Hand the request to the client of that kind of address."""
@@ -91,10 +96,9 @@ class SageMakerInference:
 class AzureMLInference:
     """InferenceClient on managed online endpoints, by scoring address."""
 
-    def __init__(self, token: str = "") -> None:
+    def __init__(self, credential: TokenCredential) -> None:
         self._pool = pool()
-        self._token = token
-        self._entra = Entra()
+        self._token = TimelyToken(credential, SCOPE)
 
     def invoke(self, url: str, body: dict[str, Any], timeout_s: float, headers: dict[str, str]) -> dict[str, Any]:
         """POST the scoring address.
@@ -106,13 +110,42 @@ class AzureMLInference:
         target = url.removeprefix(AZURE_ML)
         what = f"Azure ML endpoint {urlsplit(target).netloc}"
         give_up = time.monotonic() + timeout_s
-        token = self._token or self._entra.token(AUDIENCE, timeout_s)
+        token = self._token.within(timeout_s)
         known = {**_JSON, **headers, "Authorization": f"Bearer {token}"}
         answer = post(self._pool, target, json.dumps(body).encode(), give_up - time.monotonic(), known)
         status = answer.headers.get("ms-azureml-model-error-statuscode", "").strip()
         if answer.status == _CONTAINER_ERROR and status.isdigit() and int(status) >= 400:
             return payload(what, int(status), answer.data)
         return _answered(what, answer)
+
+
+class TimelyToken:
+    """The credential's token for one scope, asked in a thread, so that no request waits beyond its own deadline."""
+
+    def __init__(self, credential: TokenCredential, scope: str) -> None:
+        self._credential, self._scope = credential, scope
+        self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="entra")
+        self._lock = threading.Lock()
+        self._asked: concurrent.futures.Future[AccessToken] | None = None
+
+    def within(self, timeout_s: float) -> str:
+        """The token, if it comes in time; a late one is there for the next request.
+
+        Raises:
+            UnavailableError: it did not come in time, or nobody here may have one.
+        """
+        with self._lock:
+            if self._asked is None or (self._asked.done() and not _good(self._asked)):
+                self._asked = self._thread.submit(self._credential.get_token, self._scope)
+            asked = self._asked
+        try:
+            return str(asked.result(max(timeout_s, 0.0)).token)
+        except concurrent.futures.TimeoutError as exc:
+            raise UnavailableError("Microsoft Entra", f"no token within {timeout_s:.3g} s; it is still asked") from exc
+
+
+def _good(asked: concurrent.futures.Future[AccessToken]) -> bool:
+    return asked.exception() is None and asked.result().expires_on - time.time() >= MARGIN_S
 
 
 def _answered(what: str, answer: urllib3.BaseHTTPResponse) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from urllib3.util.retry import Retry
 
 from shared.adapters.aws.session import AwsSession
 from shared.contracts import CLOUDS, Cloud, MetricWindow, Series
-from shared.errors import MetricsUnavailableError, UnavailableError
+from shared.errors import MetricsUnavailableError, RefusedError, UnavailableError
 from shared.ports import Served
 from shared.promql import BY_CLOUD, METRIC, METRICS, query, query_by_cloud, together
 
@@ -117,7 +117,7 @@ class PrometheusMetrics:
             yield
         except (PrometheusApiClientException, requests.RequestException) as exc:
             raise MetricsUnavailableError(self._url, _short(exc)) from exc
-        except UnavailableError as exc:  # no identity to sign with
+        except (UnavailableError, RefusedError) as exc:  # no identity to sign with
             raise MetricsUnavailableError(self._url, str(exc)) from exc
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
             raise MetricsUnavailableError(self._url, f"not a Prometheus answer: {_short(exc)}") from exc

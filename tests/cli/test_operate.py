@@ -9,7 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from shared.adapters.azure import StorageQueue, TableDocuments
+from shared.adapters.azure.credential import azure_credential
+from shared.adapters.azure.documents import TableDocuments
+from shared.adapters.azure.queue import StorageQueue
 from shared.contracts import Action, job_id_for
 from shared.records import State
 
@@ -39,14 +41,14 @@ def opportune(azurite):
 
 def test_pause_is_seen_by_status_and_by_the_next_tick_until_resume(opportune, azurite):
     assert opportune("pause", "--reason", "incident 42").stdout == "ops paused on azure\n"
-    assert State(TableDocuments(azurite)).control("ops").reason == "incident 42"
+    assert State(TableDocuments(azurite, azure_credential())).control("ops").reason == "incident 42"
     assert "PAUSED: incident 42" in opportune("status").stdout
     assert opportune("resume").returncode == 0
     assert "retraining  allowed" in opportune("status").stdout
 
 
 def test_redrive_sends_back_what_can_be_read_and_leaves_the_rest(opportune, azurite, a_job):
-    queue = StorageQueue(azurite)
+    queue = StorageQueue(azurite, azure_credential())
     queue.dead_letter(
         msgspec.json.encode(a_job(job_id="ops-1", service="ops", cloud="azure")).decode(), "SageMaker had an outage"
     )
@@ -63,7 +65,7 @@ def test_redrive_sends_back_what_can_be_read_and_leaves_the_rest(opportune, azur
 def test_decisions_are_listed_with_their_reasons(opportune, azurite, a_decision):
     for back, action in ((0, Action.RETRAIN_AZURE), (1, Action.HOLD)):
         slot = SLOT - 60 * back
-        State(TableDocuments(azurite)).record_decision(
+        State(TableDocuments(azurite, azure_credential())).record_decision(
             a_decision(
                 action,
                 decision_id=f"decision-{job_id_for('ops', slot)}",

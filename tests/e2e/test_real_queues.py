@@ -4,24 +4,25 @@ OPPORTUNE_STORM_MESSAGES=10000 makes it thousands. A failure prints the seed; OP
 storm.
 """
 
-import base64
 import itertools
 import json
 import os
 import random
 from types import SimpleNamespace
-from xml.etree import ElementTree
 
 import azure.functions as func
 import boto3  # noqa: TID251 - plays the cloud that delivers
 import msgspec
 import pytest
+from azure.storage.queue import (  # noqa: TID251 - plays the host that delivers
+    BinaryBase64DecodePolicy,
+    QueueClient,
+    TextBase64EncodePolicy,
+)
 
 from functions import bootstrap
 from functions.aws import retrain
 from functions.azure import retrain as azure_queue
-from shared.adapters.azure_rest import StorageAccount  # plays the host that delivers
-from shared.adapters.entra import Entra
 from shared.contracts import FeedbackPair, encode
 from shared.errors import UnavailableError
 from shared.ports import CloudServices
@@ -186,29 +187,26 @@ class HostQueue:
     """A Storage Queue as the Functions host uses it."""
 
     def __init__(self, settings, name):
-        self._account = StorageAccount(settings, Entra())
-        self._name = name
-
-    def _ask(self, method, path, body=b"", **query):
-        query = {name: str(value) for name, value in query.items()}
-        return self._account.request("queue", method, f"{self._name}/{path}", self._name, query=query, body=body)
+        encoding = {
+            "message_encode_policy": TextBase64EncodePolicy(),
+            "message_decode_policy": BinaryBase64DecodePolicy(),
+        }
+        self._client = QueueClient.from_connection_string(settings.azure_storage_connection, name, **encoding)
 
     def send(self, text):
-        encoded = base64.b64encode(text.encode()).decode()
-        self._ask("POST", "messages", f"<QueueMessage><MessageText>{encoded}</MessageText></QueueMessage>".encode())
+        self._client.send_message(text)
 
     def receive(self):
         """(id, pop receipt, body) of up to 32 messages."""
-        answer = self._ask("GET", "messages", numofmessages=32, visibilitytimeout=600)
-        for message in ElementTree.fromstring(answer.body.decode("utf-8-sig")).iterfind("QueueMessage"):
-            fields = {part.tag: part.text or "" for part in message}
-            yield fields["MessageId"], fields["PopReceipt"], base64.b64decode(fields["MessageText"])
+        pages = self._client.receive_messages(messages_per_page=32, visibility_timeout=600).by_page()
+        for message in next(pages, ()):
+            yield message.id, message.pop_receipt, message.content
 
     def delete(self, message_id, receipt):
-        self._ask("DELETE", f"messages/{message_id}", popreceipt=receipt)
+        self._client.delete_message(message_id, receipt)
 
     def redeliver(self, message_id, receipt):
-        self._ask("PUT", f"messages/{message_id}", popreceipt=receipt, visibilitytimeout=0)
+        self._client.update_message(message_id, receipt, visibility_timeout=0)
 
     def drain(self):
         """Everything in it, removed."""

@@ -98,7 +98,12 @@ class World:
 
     def decided(self, cloud: Cloud = "aws", *, job_id: str = JOB, parent: str = "base", **changes: Any) -> TrainingJob:
         """The job that a decision recorded in `cloud` asks for there; further fields are the decision's."""
-        plain = {"decision_id": f"decision-{job_id}", "job_id": job_id, "slot_s": NOW, "service": "qa"} | changes
+        plain: dict[str, Any] = {
+            "decision_id": f"decision-{job_id}",
+            "job_id": job_id,
+            "slot_s": NOW,
+            "service": "qa",
+        } | changes
         action = Action.for_cloud(cloud)
         decision = Decision(
             decided_by=cloud,

@@ -47,12 +47,15 @@ def open_store(address: str, env: Mapping[str, str]) -> tuple[ObjectStore, str]:
             f"{address}: not an object address; "
             "write s3://BUCKET/PREFIX, azure-blob:CONTAINER/PREFIX or https://ACCOUNT.blob.core.windows.net/CONTAINER/PREFIX"
         )
-    from shared.adapters.azure import BlobObjects
+    from shared.adapters.aws.session import AwsSession
+    from shared.adapters.azure.credential import azure_credential
+    from shared.adapters.azure.objects import BlobObjects
 
     account, path = rest
     container, _, prefix = path.strip("/").partition("/")
     changed = {"container": container, **({"azure_storage_account": account} if account else {})}
-    return BlobObjects(msgspec.structs.replace(settings, **changed)), prefix
+    here = azure_credential(AwsSession().identity_token)
+    return BlobObjects(msgspec.structs.replace(settings, **changed), here), prefix
 
 
 def _azure_path(address: str, settings: Settings) -> tuple[str, str] | None:

@@ -74,9 +74,12 @@ def open_sink(address: str, settings: Settings) -> Sink:
 
         return _Prefixed(S3Objects(AwsSession(), place), prefix)
     if scheme == "azure-blob" and place:
-        from shared.adapters.azure import BlobObjects
+        from shared.adapters.aws.session import AwsSession
+        from shared.adapters.azure.credential import azure_credential
+        from shared.adapters.azure.objects import BlobObjects
 
-        return _Prefixed(BlobObjects(msgspec.structs.replace(settings, container=place)), prefix)
+        here = azure_credential(AwsSession().identity_token)
+        return _Prefixed(BlobObjects(msgspec.structs.replace(settings, container=place), here), prefix)
     raise ConfigurationError("--feedback-store", address, "dir:PATH, s3://bucket/prefix, azure-blob:container/prefix")
 
 

@@ -40,6 +40,15 @@ class Endpoints:
             found = self._resources.get(path)
             return copy.deepcopy(found) if found else None
 
+    def deployments(self, endpoint: str) -> list[dict[str, Any]]:
+        """Copies of the endpoint's deployments, each with its name."""
+        prefix = f"{endpoint}/deployments/"
+        with self._lock:
+            found = {
+                path.removeprefix(prefix): kept for path, kept in self._resources.items() if path.startswith(prefix)
+            }
+            return [{"name": name, **copy.deepcopy(kept)} for name, kept in found.items()]
+
     def put_model(self, path: str, resource: dict[str, Any]) -> None:
         """Register a model version."""
         self._keep(path, resource, "Succeeded")

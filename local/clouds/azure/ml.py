@@ -129,6 +129,12 @@ def create_app(jobs: JobRunner, endpoints: Endpoints, token: str) -> Flask:
     def get_deployment(name: str, deployment: str, **workspace: str) -> Reply:
         return get(f"onlineEndpoints/{name}/deployments/{deployment}")
 
+    @app.get(f"{WORKSPACE}/onlineEndpoints/<name>/deployments")
+    def list_deployments(name: str, **workspace: str) -> Reply:
+        if endpoints.get(f"onlineEndpoints/{name}") is None:
+            return missing(f"endpoint {name}")
+        return jsonify(value=endpoints.deployments(f"onlineEndpoints/{name}")), 200
+
     @app.errorhandler(404)
     def no_route(_: Exception) -> Reply:
         return error(404, "NotFound", f"no such resource: {request.path}")

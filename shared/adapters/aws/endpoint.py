@@ -6,10 +6,13 @@ import hashlib
 from typing import Any, Final
 
 from shared.adapters.aws.session import AwsSession, creating, described
-from shared.errors import ModelError
+from shared.errors import RefusedError
+from shared.ports import HostState
 from shared.settings import Settings
 
 _BUSY: Final = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
+#: the states in which an endpoint answers, with the old version where it is being changed
+_SERVING: Final = frozenset({"InService", "Updating", "SystemUpdating", "RollingBack"})
 _NAME_LIMIT: Final = 63
 
 
@@ -34,6 +37,9 @@ class SageMakerHost:
         endpoint = self._describe()
         if endpoint is not None and (endpoint["EndpointConfigName"] == name or endpoint["EndpointStatus"] in _BUSY):
             return
+        if endpoint is not None and endpoint["EndpointStatus"] not in _SERVING:
+            why = f"it is {endpoint['EndpointStatus']}: {endpoint.get('FailureReason', 'no reason given')}"
+            raise RefusedError(f"SageMaker endpoint {self._endpoint}", f"{why}; delete it, and it is made again")
         sagemaker = self._session.client("sagemaker")
         with creating(f"SageMaker model {name}"):
             sagemaker.create_model(
@@ -59,17 +65,23 @@ class SageMakerHost:
             lambda: self._session.client("sagemaker").describe_endpoint(EndpointName=self._endpoint),
         )
 
-    def serving_version(self) -> str | None:
-        """The variant that takes traffic; during an update SageMaker still reports the old one."""
+    def state(self) -> HostState:
+        """The variant with the largest share of the traffic; during an update SageMaker still reports the old ones."""
+        url = self._settings.aws_endpoint_url or f"sagemaker:{self._endpoint}"
         endpoint = self._describe()
-        if endpoint is None or endpoint["EndpointStatus"] == "Creating":
-            return None
-        if endpoint["EndpointStatus"] == "Failed":
-            raise ModelError(
-                f"SageMaker endpoint {self._endpoint} failed: {endpoint.get('FailureReason', 'no reason given')}"
-            )
-        return str(endpoint["ProductionVariants"][0]["VariantName"])
-
-    def endpoint_url(self) -> str:
-        """The HTTP face in front of the endpoint, or its name for the SageMaker runtime."""
-        return self._settings.aws_endpoint_url or f"sagemaker:{self._endpoint}"
+        if endpoint is None:
+            return HostState(None, url)
+        status = endpoint["EndpointStatus"]
+        variants = endpoint.get("ProductionVariants") or []
+        # without weights (one variant, or an endpoint that is just being made) the first one is the largest
+        largest = max(variants, key=lambda variant: variant.get("CurrentWeight", 0.0), default=None)
+        version = str(largest["VariantName"]) if largest and status != "Creating" else None
+        why = endpoint.get("FailureReason") or ""
+        healthy = status in _SERVING
+        return HostState(
+            version,
+            url,
+            healthy=healthy,
+            updating=status in _BUSY,
+            reason=why if healthy else f"SageMaker endpoint {self._endpoint} is {status}: {why or 'no reason given'}",
+        )

@@ -11,7 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from shared.errors import ConflictError, NotFoundError, OpportuneError, UnavailableError
+from shared.errors import (
+    CapacityError,
+    ConflictError,
+    NotFoundError,
+    OpportuneError,
+    RefusedError,
+    UnavailableError,
+)
 
 _LOST: Final = frozenset({"ConditionalCheckFailedException", "PreconditionFailed"})
 _MISSING: Final = frozenset(
@@ -23,6 +30,29 @@ _MISSING: Final = frozenset(
         "QueueDoesNotExist",
         "ResourceNotFound",
         "ResourceNotFoundException",
+    }
+)
+
+
+#: refused for now, whatever the HTTP status says; the same request may succeed a moment later
+_BUSY: Final = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InternalFailure",
+        "InternalServerError",
+        "LimitExceededException",
+        "ProvisionedThroughputExceededException",
+        "RequestExpired",
+        "RequestLimitExceeded",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "TransactionInProgressException",
     }
 )
 
@@ -115,18 +145,28 @@ def _config() -> Any:
     return Config(connect_timeout=2, read_timeout=20, retries=retries, max_pool_connections=32)
 
 
-def failure(what: str, code: str, message: str) -> OpportuneError:
-    """AWS's error about `what` as this project's."""
+def failure(what: str, code: str, message: str, status: int = 0) -> OpportuneError:
+    """AWS's error about `what` as this project's; `status` is the HTTP one, 0 where it is not known."""
     if code in _LOST:
         return ConflictError(f"{what}: somebody else was first")
     if code in _MISSING:
         return NotFoundError(f"{what} does not exist: {message}")
+    if "capacity" in code.lower() and code not in _BUSY:
+        return CapacityError(what, f"{code}: {message}")
+    if 400 <= status < 500 and status not in (408, 429) and code not in _BUSY:
+        return RefusedError(what, f"{code}: {message}")
     return UnavailableError(what, f"{code}: {message}")
 
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """Turn SDK errors about `what` into this project's: ConflictError, NotFoundError, else UnavailableError."""
+    """Turn SDK errors about `what` into this project's.
+
+    Raises:
+        ConflictError, NotFoundError: a condition did not hold, or there is no such thing.
+        RefusedError, CapacityError: AWS will not, for good or for want of a machine.
+        UnavailableError: no answer, or one that may be another a moment later.
+    """
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
     from botocore.parsers import ResponseParserError
 
@@ -134,7 +174,8 @@ def translated(what: str) -> Iterator[None]:
         yield
     except ClientError as exc:
         told = exc.response.get("Error", {})
-        raise failure(what, str(told.get("Code", "")), str(told.get("Message", exc))) from exc
+        status = int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+        raise failure(what, str(told.get("Code", "")), str(told.get("Message", exc)), status) from exc
     except NoRegionError as exc:
         raise UnavailableError(what, "the region is unknown; set AWS_REGION") from exc
     except NoCredentialsError as exc:
@@ -150,7 +191,7 @@ def described(what: str, describe: Callable[[], dict[str, Any]]) -> dict[str, An
             return describe()
     except NotFoundError:
         return None
-    except UnavailableError as exc:
+    except RefusedError as exc:
         words = str(exc).lower()
         if "validationexception" in words and ("not found" in words or "could not find" in words):
             return None
@@ -163,7 +204,7 @@ def creating(what: str) -> Iterator[None]:
     try:
         with translated(what):
             yield
-    except UnavailableError as exc:
+    except RefusedError as exc:
         words = str(exc).lower()
         if "resourceinuse" not in words and "already exist" not in words:
             raise

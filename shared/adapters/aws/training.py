@@ -92,11 +92,16 @@ class SageMakerTraining:
                 "SageMaker", f"job {job_id} has the unknown status {found['TrainingJobStatus']!r}; upgrade opportune"
             )
         started, finished = found.get("TrainingStartTime"), found.get("TrainingEndTime")
+        reason, phase = found.get("FailureReason") or "", found.get("SecondaryStatus") or ""
+        billed = found.get("BillableTimeInSeconds")
         return TrainingStatus(
             state,
-            found.get("FailureReason") or found.get("SecondaryStatus") or state,
+            reason or phase or state,
             started.timestamp() if started else None,
             finished.timestamp() if finished else None,
+            billed_s=float(billed) if billed is not None else None,
+            # a spot job that nobody had a machine for stops by itself, which is not a person's stop
+            capacity=state in ("failed", "stopped") and (phase == "MaxWaitTimeExceeded" or "CapacityError" in reason),
         )
 
     def stop(self, job_id: str) -> None:

@@ -11,8 +11,6 @@ import pytest
 from functions import bootstrap
 from functions.retraining.start import start_training
 from functions.scheduling.tick import tick
-from shared.adapters.azure_rest import StorageAccount
-from shared.adapters.entra import Entra
 from shared.contracts import Action, Series, encode
 
 pytestmark = [pytest.mark.xdist_group("clouds"), pytest.mark.slow]
@@ -47,6 +45,7 @@ def at_once(*calls):
 def both(moto, azurite, world, now):
     """The world with real documents and queues; a service of its own, and queues of its own."""
     import boto3  # noqa: TID251 - plays the deployment
+    from azure.storage.queue import QueueClient  # noqa: TID251
 
     service = f"split{secrets.token_hex(3)}"
     boto3.client("sqs").create_queue(QueueName=service)
@@ -55,7 +54,7 @@ def both(moto, azurite, world, now):
     )
     # The adapters read dead letters only: as such a queue, theirs can be read here.
     settings = msgspec.structs.replace(settings, dead_letter_queue=service, poison_queue=service)
-    StorageAccount(settings, Entra()).request("queue", "PUT", service, service)
+    QueueClient.from_connection_string(settings.azure_storage_connection, service).create_queue()
     for cloud in ("aws", "azure"):
         real = bootstrap.cloud_services(cloud, settings)
         world.clouds[cloud] = world.clouds[cloud]._replace(documents=real.documents, queue=real.queue)

@@ -10,7 +10,10 @@ from rich.console import Console
 
 from local.processes.supervisor import Service, Supervisor, free_port, http_ok
 from local.runtimes import AzureWorker, FunctionError
-from shared.adapters.azure import BlobObjects, StorageQueue, TableDocuments
+from shared.adapters.azure.credential import azure_credential
+from shared.adapters.azure.documents import TableDocuments
+from shared.adapters.azure.objects import BlobObjects
+from shared.adapters.azure.queue import StorageQueue
 from shared.contracts import FeedbackPair, TrainingJob, decode, encode
 from shared.records import State
 
@@ -70,16 +73,18 @@ def message(body):
 
 def test_a_tick_enqueues_and_the_queue_starts_exactly_one_job(worker, account):
     pairs = [FeedbackPair(question=f"q{n}", answers=("a",), received_s=1.7e9 + n) for n in range(40)]
-    BlobObjects(account).put("feedback/azure/20990101T000000-1.jsonl", b"".join(encode(p) + b"\n" for p in pairs))
+    BlobObjects(account, azure_credential()).put(
+        "feedback/azure/20990101T000000-1.jsonl", b"".join(encode(p) + b"\n" for p in pairs)
+    )
     timer = {"Schedule": {"AdjustForDST": True}, "ScheduleStatus": None, "IsPastDue": False}
     worker.invoke("schedule", {"timer": ["json", json.dumps(timer)]})
-    (decision,) = State(TableDocuments(account)).decisions()
+    (decision,) = State(TableDocuments(account, azure_credential())).decisions()
     assert decision.action.name == "RETRAIN_AZURE"
-    assert StorageQueue(account).depth() == 1
+    assert StorageQueue(account, azure_credential()).depth() == 1
     body = queued(account, decision.job_id)
     for _ in range(2):
         worker.invoke("retrain", *message(body))
-    job = State(TableDocuments(account)).job(decision.job_id)
+    job = State(TableDocuments(account, azure_credential())).job(decision.job_id)
     assert job is not None
     assert job.record.status.value in ("training", "stopped"), job.record
 
@@ -99,7 +104,7 @@ def queued(account, job_id):
 
 def test_a_malformed_message_is_kept_with_its_reason(worker, account):
     worker.invoke("retrain", *message("{oops"))
-    letters = [letter for letter in StorageQueue(account).dead_letters(1) if letter.body == "{oops"]
+    letters = [letter for letter in StorageQueue(account, azure_credential()).dead_letters(1) if letter.body == "{oops"]
     assert letters
     assert "not JSON" in letters[0].reason
 

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import boto3
 import pytest
+from azure.core.credentials import AccessToken
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from shared.adapters.aws.session import AwsSession
-from shared.adapters.inference import ATTRIBUTES, CloudInference
+from shared.adapters.azure.credential import azure_credential
+from shared.adapters.inference import ATTRIBUTES, CloudInference, TimelyToken
 from shared.errors import InvalidInputError, UnavailableError
 from shared.settings import Settings
 
@@ -37,7 +39,8 @@ class Server:
     def answer(self, asked: Any) -> tuple[int, bytes, dict[str, str]]:
         self.seen.append(Seen(asked.path, {k.lower(): v for k, v in asked.headers.items()}, asked.body))
         if asked.method == "GET":  # a managed identity
-            return 200, json.dumps({"access_token": "from-entra", "expires_on": time.time() + 3600}).encode(), {}
+            token = {"access_token": "from-entra", "expires_on": int(time.time()) + 3600, "resource": "r"}
+            return 200, json.dumps(token).encode(), {"Content-Type": "application/json"}
         status, told, headers, seconds = self.reply
         time.sleep(seconds)
         return status, told, {"Content-Type": "application/json", **headers}
@@ -62,13 +65,13 @@ def server(monkeypatch: pytest.MonkeyPatch, http_server: Callable[..., Any]) -> 
 
 
 def sagemaker(server: Server, timeout_s: float = 5.0) -> dict[str, Any]:
-    return CloudInference(Settings(), AwsSession()).invoke(
+    return CloudInference(Settings(), AwsSession(), azure_credential()).invoke(
         "sagemaker:opportune-qa", {"question": "why?"}, timeout_s, TRACE
     )
 
 
 def azureml(server: Server, settings: Settings | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
-    client = CloudInference(settings or Settings(), AwsSession())
+    client = CloudInference(settings or Settings(), AwsSession(), azure_credential())
     return client.invoke(f"azureml:{server.url}/score", {"question": "why?"}, timeout_s, TRACE)
 
 
@@ -169,6 +172,42 @@ def test_a_static_token_spares_the_identity(server: Server) -> None:
     assert scored.headers["authorization"] == "Bearer static"
 
 
+def test_a_slow_identity_costs_no_more_than_the_caller_has_left_and_serves_the_next_one() -> None:
+    asked = []
+
+    class Slow:
+        def get_token(self, scope: str) -> Any:
+            asked.append(scope)
+            time.sleep(1.0)
+            return AccessToken("t0", int(time.time()) + 3600)
+
+    token = TimelyToken(Slow(), "https://ml.azure.com/.default")
+    begun = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(UnavailableError, match=r"no token within 0\.1 s"):
+            token.within(0.1)
+    assert time.monotonic() - begun < 0.9
+    assert token.within(30.0) == "t0"
+    assert token.within(0.0) == "t0"
+    assert asked == ["https://ml.azure.com/.default"], "the first question was answered late, not asked twice"
+
+
+def test_a_token_about_to_end_or_refused_is_asked_for_again() -> None:
+    answers: list[Any] = [UnavailableError("Microsoft Entra", "down"), AccessToken("t1", int(time.time()) + 60)]
+
+    class Answers:
+        def get_token(self, _: str) -> Any:
+            told = answers.pop(0) if answers else AccessToken("t2", int(time.time()) + 3600)
+            if isinstance(told, Exception):
+                raise told
+            return told
+
+    token = TimelyToken(Answers(), "s")
+    with pytest.raises(UnavailableError, match="down"):
+        token.within(5.0)
+    assert [token.within(5.0) for _ in range(3)] == ["t1", "t2", "t2"]
+
+
 def test_what_the_azure_ml_container_says_is_told_apart_from_what_azure_says(server: Server) -> None:
     server.reply = (424, b'{"error": "too long"}', {"ms-azureml-model-error-statuscode": "400"}, 0.0)
     with pytest.raises(InvalidInputError, match="too long"):
@@ -183,5 +222,6 @@ def test_what_the_azure_ml_container_says_is_told_apart_from_what_azure_says(ser
 
 
 def test_a_plain_address_is_asked_without_any_credential(server: Server) -> None:
-    CloudInference(Settings(azureml_token="static"), AwsSession()).invoke(f"{server.url}/predict", {}, 5.0, {})
+    client = CloudInference(Settings(azureml_token="static"), AwsSession(), azure_credential())
+    client.invoke(f"{server.url}/predict", {}, 5.0, {})
     assert "authorization" not in server.seen[0].headers

@@ -8,7 +8,8 @@ import pytest
 from functions.retraining.snapshot import merged, pairs_of
 from shared.adapters.aws.objects import S3Objects
 from shared.adapters.aws.session import AwsSession
-from shared.adapters.azure import BlobObjects
+from shared.adapters.azure.credential import azure_credential
+from shared.adapters.azure.objects import BlobObjects
 from shared.contracts import FeedbackPair, decode
 from shared.errors import IntegrityError, InvalidInputError
 from shared.ports import ObjectStore
@@ -44,7 +45,7 @@ def test_a_model_comes_from_s3(moto, base_model: Path, tmp_path: Path) -> None:
 
 def test_a_model_comes_from_azure_blobs(azurite, base_model: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("OPPORTUNE_AZURE_STORAGE_CONNECTION", azurite.azure_storage_connection)
-    upload(BlobObjects(azurite), base_model, "models/base")
+    upload(BlobObjects(azurite, azure_credential()), base_model, "models/base")
     assert same(resolve_base("azure-blob:opportune/models/base", tmp_path / "short"), base_model)
     endpoint = re.search("BlobEndpoint=([^;]+)", azurite.azure_storage_connection)
     assert endpoint is not None
@@ -61,7 +62,7 @@ def test_feedback_written_to_azure_blobs_is_training_data(azurite, tmp_path: Pat
         writer.close()
     assert counted.pairs == 4
     assert counted.failures == 0
-    taken = merged([pairs_of(BlobObjects(azurite), 1e9, 1e9 + 2)])
+    taken = merged([pairs_of(BlobObjects(azurite, azure_credential()), 1e9, 1e9 + 2)])
     assert [decode(FeedbackPair, line) for line in taken.body.splitlines()] == pairs[:2]
     assert taken.skipped == []
 

@@ -12,7 +12,7 @@ from botocore.awsrequest import AWSResponse
 
 from shared.adapters.aws.documents import DynamoDocuments
 from shared.adapters.aws.session import AwsSession
-from shared.errors import ConflictError, NotFoundError, UnavailableError
+from shared.errors import CapacityError, ConflictError, NotFoundError, RefusedError, UnavailableError
 
 THROTTLED = (400, b'{"__type": "com.amazonaws.dynamodb#ThrottlingException", "message": "slow down"}')
 
@@ -123,7 +123,9 @@ def test_twice_is_an_error_that_says_what_and_why(answers):
     [
         ("ConditionalCheckFailedException", ConflictError),
         ("ResourceNotFoundException", NotFoundError),
-        ("AccessDeniedException", UnavailableError),
+        ("AccessDeniedException", RefusedError),
+        ("ValidationException", RefusedError),
+        ("InsufficientInstanceCapacity", CapacityError),
     ],
 )
 def test_a_refusal_is_final(answers, code, error):

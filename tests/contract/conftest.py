@@ -12,7 +12,10 @@ from shared.adapters.aws.documents import DynamoDocuments
 from shared.adapters.aws.objects import S3Objects
 from shared.adapters.aws.queue import SqsQueue
 from shared.adapters.aws.session import AwsSession
-from shared.adapters.azure import BlobObjects, StorageQueue, TableDocuments
+from shared.adapters.azure.credential import azure_credential
+from shared.adapters.azure.documents import TableDocuments
+from shared.adapters.azure.objects import BlobObjects
+from shared.adapters.azure.queue import StorageQueue
 from shared.ports import DocumentStore, JobQueue, ObjectStore
 from shared.settings import Settings
 from tests.fakes import MemoryDocuments, MemoryObjects, MemoryQueue
@@ -35,7 +38,7 @@ def documents(request: pytest.FixtureRequest) -> DocumentStore:
     if request.param == "aws":
         request.getfixturevalue("moto")
         return DynamoDocuments(AwsSession(), "opportune", 90.0, lambda: 1_800_000_000.0)
-    return TableDocuments(request.getfixturevalue("azurite"))
+    return TableDocuments(request.getfixturevalue("azurite"), azure_credential())
 
 
 @pytest.fixture(params=KINDS)
@@ -45,7 +48,7 @@ def objects(request: pytest.FixtureRequest) -> ObjectStore:
     if request.param == "aws":
         request.getfixturevalue("moto")
         return S3Objects(AwsSession(), "opportune")
-    return BlobObjects(request.getfixturevalue("azurite"))
+    return BlobObjects(request.getfixturevalue("azurite"), azure_credential())
 
 
 @pytest.fixture(params=KINDS)
@@ -78,7 +81,7 @@ def queue(request: pytest.FixtureRequest) -> Queue:
         kept = [json.loads(text) for text in texts("opportune-retrain-poison")]
         return [(k["body"], k["reason"]) for k in kept]
 
-    return Queue(StorageQueue(settings), lambda: texts("opportune-retrain"), dead)
+    return Queue(StorageQueue(settings, azure_credential()), lambda: texts("opportune-retrain"), dead)
 
 
 def _drain(name: str) -> list[Any]:

@@ -1,0 +1,127 @@
+"""TrainingService on Azure ML command jobs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shlex
+from typing import TYPE_CHECKING, Any, Final
+
+from shared.adapters.azure.errors import NO_CAPACITY
+from shared.adapters.azure.workspace import Workspace
+from shared.contracts import TrainingJob
+from shared.errors import UnavailableError
+from shared.ports import ObjectStore, TrainingStatus
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
+#: every status Azure ML documents but "Unknown" -> ours; anything else is an error, never "finished"
+_STATES: Final = {
+    "NotStarted": "running",
+    "Starting": "running",
+    "Provisioning": "running",
+    "Preparing": "running",
+    "Queued": "running",
+    "Running": "running",
+    "Finalizing": "running",
+    "CancelRequested": "running",
+    "NotResponding": "running",
+    "Paused": "running",
+    "Completed": "succeeded",
+    "Failed": "failed",
+    "Canceled": "stopped",
+}
+
+
+class AzureMLTraining:
+    """TrainingService on Azure ML command jobs; the job's name is our job_id."""
+
+    def __init__(self, settings: Settings, credential: TokenCredential, objects: ObjectStore) -> None:
+        self._settings = settings
+        self._objects = objects
+        self._workspace = Workspace(settings, credential)
+
+    def start(self, job: TrainingJob, data_uri: str, parent_uri: str | None) -> None:
+        """Submit the job unless one of that name exists (its definition may not be sent twice once it ran)."""
+        if self._workspace.get(f"jobs/{job.job_id}") is None:
+            self._workspace.call("PUT", f"jobs/{job.job_id}", self.request(job, data_uri, parent_uri))
+
+    def request(self, job: TrainingJob, data_uri: str, parent_uri: str | None) -> dict[str, Any]:
+        """The body that creates the command job."""
+        cfg, path = self._settings, self._workspace.path
+        environment, _, version = cfg.azureml_environment.partition(":")
+        inputs = {"data": {"jobInputType": "uri_folder", "uri": data_uri, "mode": "Download"}}
+        command = (
+            "python -m training_containers train --data ${{inputs.data}}"
+            " --model ${{outputs.model}} --checkpoints ${{outputs.checkpoints}}"
+        )
+        if parent_uri:
+            inputs["parent"] = {"jobInputType": "uri_folder", "uri": parent_uri, "mode": "Download"}
+            command += " --parent ${{inputs.parent}}"
+        for name, value in sorted(job.hyperparameters.items()):
+            command += f" --hyperparameter {shlex.quote(f'{name}={value}')}"
+        outputs = {
+            name: {
+                "jobOutputType": "uri_folder",
+                "uri": self._objects.uri(f"jobs/{job.job_id}/{name}/"),
+                "mode": "ReadWriteMount",
+            }
+            for name in ("model", "checkpoints")
+        }
+        return {
+            "properties": {
+                "jobType": "Command",
+                "displayName": job.job_id,
+                "experimentName": f"opportune-{job.service}",
+                "command": command,
+                "environmentId": f"{path}/environments/{environment}/versions/{version or '1'}",
+                "computeId": f"{path}/computes/{cfg.azureml_compute}",
+                "inputs": inputs,
+                "outputs": outputs,
+                "environmentVariables": {"OPPORTUNE_TRACE_ID": job.trace_id, "OPPORTUNE_JOB_ID": job.job_id},
+                "limits": {"jobLimitsType": "Command", "timeout": f"PT{max(1, round(job.deadline_s))}S"},
+                "resources": {"instanceCount": 1},
+                "tags": {"opportune-service": job.service, "opportune-trace-id": job.trace_id},
+            }
+        }
+
+    def status(self, job_id: str) -> TrainingStatus | None:
+        """What Azure ML says of the job."""
+        found = self._workspace.get(f"jobs/{job_id}")
+        if found is None:
+            return None
+        properties = found["properties"]
+        state = _STATES.get(properties["status"])
+        if state is None:
+            raise UnavailableError(
+                "Azure ML", f"job {job_id} has the unknown status {properties['status']!r}; upgrade opportune"
+            )
+        details: dict[str, Any] = properties.get("properties") or {}
+        reason = str(details.get("failureReason") or f"Azure ML says {properties['status']}")
+        return TrainingStatus(
+            state,
+            reason,
+            _posix(details.get("StartTimeUtc")),
+            _posix(details.get("EndTimeUtc")),
+            capacity=state in ("failed", "stopped") and NO_CAPACITY.search(reason) is not None,
+        )
+
+    def stop(self, job_id: str) -> None:
+        """Ask for a stop; the job reports `stopped` later."""
+        self._workspace.call("POST", f"jobs/{job_id}/cancel")
+
+    def artifact(self, job_id: str) -> bytes:
+        """model.tar.gz, which the container leaves in its model output."""
+        return self._objects.get(f"jobs/{job_id}/model/model.tar.gz")
+
+
+def _posix(text: str | None) -> float | None:
+    """An Azure time stamp ("2026-01-02 03:04:05" or ISO 8601, UTC) in POSIX seconds."""
+    if not text:
+        return None
+    try:
+        moment = dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return None  # a form of its own: the time is not known, and the rest of the answer is
+    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
