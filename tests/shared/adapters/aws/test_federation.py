@@ -63,7 +63,7 @@ def test_the_managed_identity_takes_the_role_on_without_a_stored_key(in_azure, h
 
 
 def test_an_identity_that_refuses_is_an_unavailable_aws_with_entras_reason(in_azure, http_server):
-    told = json.dumps({"error_description": "AADSTS700016: no such application"}).encode()
+    told = json.dumps({"statusCode": 400, "message": "AADSTS700016: no such application"}).encode()
     program = (
         "from functions.bootstrap import aws_session\n"
         "from shared.adapters.aws.documents import DynamoDocuments\n"

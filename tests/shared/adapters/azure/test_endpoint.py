@@ -103,13 +103,13 @@ def test_moving_the_traffic_writes_back_everything_else_as_it_was(workspace_sett
             "authMode": "Key",
             "publicNetworkAccess": "Disabled",
             "description": "the helpdesk's",
-            "traffic": {"m1": 100},
+            "traffic": {"model-1": 100},
             "scoringUri": ADDRESS,
             "provisioningState": "Succeeded",
         },
     }
-    answering(host, monkeypatch, endpoint, [deployment("m1"), deployment("m2")], sent)
-    host.deploy("m2", "uri")
+    answering(host, monkeypatch, endpoint, [deployment("model-1"), deployment("model-2")], sent)
+    host.deploy("model-2", "uri")
     ((resource, body),) = sent
     assert resource == f"onlineEndpoints/{workspace_settings.azureml_endpoint}"
     assert (body["location"], body["tags"]) == ("westeurope", {"team": "search"})
@@ -118,5 +118,5 @@ def test_moving_the_traffic_writes_back_everything_else_as_it_was(workspace_sett
         "authMode": "Key",
         "publicNetworkAccess": "Disabled",
         "description": "the helpdesk's",
-        "traffic": {"m2": 100},
+        "traffic": {"model-2": 100},
     }
