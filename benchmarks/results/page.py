@@ -185,9 +185,10 @@ def _decisions(measured: Measured) -> str:
             "",
             _paragraph(
                 f"{found['traces']} simulated histories of {found['families']} kinds, none used in training; the",
-                f"optimal plan knows the future and retrains {found['optimum_retrains']:.1f} times. Live view: quality is the",
-                f"mean over {window} slots of labelled answers, former models are not re-evaluated. Plain view: each",
-                "slot by itself, former models re-evaluated. `static` retrains every 15 slots.",
+                "optimal plan knows the future and retrains",
+                f"{found['optimum_retrains']:.1f} times. Live view: quality is the mean over {window} slots of",
+                "labelled answers, former models are not re-evaluated. Plain view: each slot by itself, former models",
+                "re-evaluated. `static` retrains every 15 slots.",
             ),
             _paragraph(f"Limits: `ppo` is worse than never retraining in {_listed(worse)}.") if worse else "",
             _source(measured),
@@ -315,8 +316,9 @@ def _training(measured: Measured) -> str:
         [
             "## Training\n",
             _paragraph(
-                f"**With the same loss, {ours['samples_per_s'] / plain['samples_per_s']:.1f} times the samples a second",
-                f"of a plain Trainer, exact match {ours['exact_match']:.2f} against {plain['exact_match']:.2f}.**",
+                "**With the same loss,",
+                f"{ours['samples_per_s'] / plain['samples_per_s']:.1f} times the samples a second of a plain Trainer,",
+                f"exact match {ours['exact_match']:.2f} against {plain['exact_match']:.2f}.**",
             ),
             "![samples per second](img/training.svg)\n",
             _table(["engine", "samples/s", "CPU a sample", "held-out loss", "exact match"], table),
