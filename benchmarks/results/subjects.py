@@ -24,7 +24,7 @@ COMMANDS: Final = {
     "never": "./opportune demo --scenario drift --policy never --seed 7 --json",
     "functions": "python -m benchmarks.functions --json",
     "serving": "python -m benchmarks.serving --shape distilgpt2 --json",
-    "training": "python -m benchmarks.training --shape small --rounds 2 --json",
+    "training": "python -m benchmarks.training --shape small --rounds 4 --json",
     "footprint": "python -m benchmarks.results.footprint --json",
 }
 

@@ -26,7 +26,7 @@ MENTIONED = mentioned()
 TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 #: first words of a command -> why it is not run here; that it exists and takes its options is checked all the same
-NOT_RUN = {
+NOT_RUN: dict[tuple[str, ...], str] = {
     ("make",): "minutes, or the whole of the tests",
     ("./opportune", "demo"): "minutes; tests/local/demo and `make run` do",
     ("./opportune", "train"): "minutes; tests/cli does, with few steps",
@@ -41,7 +41,7 @@ NOT_RUN = {
     ("python", "-m"): "minutes to hours; its --help is run",
 }
 #: first words of a command -> the exit codes it may have here: 1 is "not all of it", as only one cloud is emulated
-RUN = {
+RUN: dict[tuple[str, ...], tuple[int, ...]] = {
     ("./opportune", "doctor"): (0, 1),
     ("./opportune", "status"): (0,),
     ("./opportune", "pause"): (0,),
@@ -124,18 +124,16 @@ def test_a_command_of_opportune_takes_these_options(command: Command) -> None:
     parse(opportune, arguments)
 
 
-def parse(group: click.Group, arguments: list[str], parent: click.Context | None = None) -> None:
+def parse(command: click.Command, arguments: list[str], parent: click.Context | None = None) -> None:
     """Parse as the command would and run nothing; a file that is not there is no fault of the document."""
+    context = click.Context(command, info_name=command.name, parent=parent, **command.context_settings)
     try:
-        with group.make_context(group.name or "opportune", list(arguments), parent, resilient_parsing=False) as context:
-            if not isinstance(group, click.Group):
-                return
-            rest = [*context._protected_args, *context.args]
-            if not rest:
-                return
-            _, found, others = group.resolve_command(context, rest)
-            assert found is not None
-            parse(found, others, context)  # type: ignore[arg-type]
+        with context:
+            rest = click.Command.parse_args(command, context, list(arguments))
+            if isinstance(command, click.Group) and rest:
+                _, found, others = command.resolve_command(context, rest)
+                assert found is not None
+                parse(found, others, context)
     except click.exceptions.Exit:
         return
     except (click.NoSuchOption, click.MissingParameter) as error:
