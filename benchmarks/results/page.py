@@ -43,8 +43,10 @@ def page(measured: All) -> str:
     """docs/results.md."""
     parts = [
         "# Results\n",
-        "`make results` writes this page from `benchmarks/results/*.json`; edit nothing here. Older and narrower "
-        "studies are in [research](research/README.md).\n",
+        _paragraph(
+            "`make results` writes this page from `benchmarks/results/*.json`; edit nothing here. Older and narrower",
+            "studies are in [research](research/README.md).",
+        ),
         _decisions(measured["decisions"]),
         _loop(measured["demo"], measured["never"]),
         _functions(measured["functions"]),
@@ -124,7 +126,7 @@ def readme_block(measured: All) -> str:
         )
     size = measured["footprint"].result
     total = sum(size["gigabytes"].values())
-    install = f" in {size['install_s'] / 60:.0f} minutes" if size.get("install_s") else ""
+    install = f" and takes {size['install_s'] / 60:.0f} minutes" if size.get("install_s") else ""
     run = measured["demo"].result["arms"]["adaptive"]["wall_s"] / 60
     each = " and ".join(f"`{name}` {gigabytes:.1f} GB" for name, gigabytes in size["gigabytes"].items())
     return "\n".join(
@@ -140,8 +142,11 @@ def readme_block(measured: All) -> str:
                 ],
                 rows,
             ),
-            f"\nThe first run fetches {total:.1f} GB ({each}){install}; the loop itself takes about {run:.0f} minutes. "
-            "Commands, intervals and limits: [docs/results.md](docs/results.md).",
+            "",
+            _paragraph(
+                f"The first run leaves {total:.1f} GB in this folder ({each}){install}; the loop itself takes about",
+                f"{run:.0f} minutes. Commands, intervals and limits: [docs/results.md](docs/results.md).",
+            ).rstrip(),
         ]
     )
 
@@ -266,7 +271,7 @@ def _serving(measured: Measured) -> str:
     first = rows[0]
     ours = [row for row in rows if row["engine"] == "opportune"]
     claims = [
-        f"{row['requests_per_s'] / first['requests_per_s']:.1f} times the requests a second in "
+        f"{row['requests_per_s'] / first['requests_per_s']:.1f} times in "
         f"{'8 bits' if row['precision'] == 'int8' else row['precision']}"
         for row in ours
     ]
@@ -284,7 +289,7 @@ def _serving(measured: Measured) -> str:
     return "\n".join(
         [
             "## Serving\n",
-            f"**Against {_server(first)}: {_listed(claims)}.**\n",
+            f"**Requests a second, against {_server(first)}: {_listed(claims)}.**\n",
             "![requests per second](img/serving.svg)\n",
             _table(["engine", "requests/s", "alone, median", "peak", "cold", "same tokens"], table),
             "",
