@@ -146,6 +146,8 @@ def readme_block(measured: All) -> str:
             _paragraph(
                 f"The first run leaves {total:.1f} GB in this folder ({each}){install}; the loop itself takes about",
                 f"{run:.0f} minutes. Commands, intervals and limits: [docs/results.md](docs/results.md).",
+                f"Measured {measured['demo'].measured} on {measured['demo'].machine};",
+                f"the {decisions['traces']} histories on {measured['decisions'].machine}.",
             ).rstrip(),
         ]
     )
