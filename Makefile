@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check package lock clean
+.PHONY: help install run test check package results lock clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -39,6 +39,9 @@ package: install .venv313/.installed ## what is deployed: build/aws, build/aws.z
 
 test: check .venv313/.installed ## everything that must hold, in parallel
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+
+results: install ## docs/results.md, its pictures and the README's numbers, from benchmarks/results/*.json
+	@$(BIN)/python -m benchmarks.results
 
 lock: install ## after editing the dependencies: pin them again
 	@scripts/lock.sh $(VENV)

@@ -110,6 +110,21 @@ def test_a_secret_is_only_referred_to(name):
     assert "@Microsoft.KeyVault(" in app_settings()[name]
 
 
+def test_the_parameter_file_names_every_parameter_so_that_a_second_deployment_resets_none():
+    """What a command leaves out goes back to its default: mode, budget, tokens, the address that alarms go to."""
+    example = json.loads((ROOT / "infra/azure/parameters.example.json").read_text())["parameters"]
+    assert set(example) == set(TEMPLATE["parameters"]) - {"location"}
+    own = {"prometheusUrl", "alarmEmail"}
+    for name, given in example.items():
+        assert (given["value"] == TEMPLATE["parameters"][name]["defaultValue"]) == (name not in own)
+
+
+def test_the_role_in_aws_is_part_of_the_template_and_unset_without_one():
+    """Settings made by hand are gone after the next deployment; and a region alone would mean that AWS takes part."""
+    for name in ("AWS_ROLE_ARN", "AWS_ROLE_AUDIENCE", "AWS_REGION"):
+        assert f"[if(empty(parameters('awsRoleArn')), 'NO_{name}', '{name}')]" in app_settings()
+
+
 def test_the_poison_queue_is_the_one_the_functions_host_would_use():
     assert TEMPLATE["variables"]["poisonQueue"] == "[format('{0}-poison', variables('queue'))]"
 

@@ -146,6 +146,19 @@ def test_every_alarm_reaches_a_person(template):
     assert all(alarm["AlarmActions"] == [{"Ref": "AlarmTopic"}] for alarm in alarms)
 
 
+def test_cloudwatch_may_use_the_key_of_the_topic_that_its_alarms_go_to(template):
+    """With SNS's own key every alarm is dropped without a word: nobody can allow CloudWatch to use that one."""
+    made = template()["Resources"]
+    assert made["AlarmTopic"]["Properties"]["KmsMasterKeyId"] == {"Fn::GetAtt": ["AlarmKey", "Arn"]}
+    for document, needed in (
+        (made["AlarmKey"]["Properties"]["KeyPolicy"], {"kms:Decrypt", "kms:GenerateDataKey*"}),
+        (made["AlarmTopicPolicy"]["Properties"]["PolicyDocument"], {"sns:Publish"}),
+    ):
+        (told,) = [s for s in document["Statement"] if s["Principal"] == {"Service": "cloudwatch.amazonaws.com"}]
+        assert told["Effect"] == "Allow"
+        assert set(listed(told["Action"])) == needed
+
+
 def test_logs_do_not_stay_for_ever(template):
     groups = [r["Properties"] for r in template()["Resources"].values() if r["Type"] == "AWS::Logs::LogGroup"]
     assert len(groups) == 4

@@ -1,0 +1,1 @@
+"""What was measured, one JSON file per subject, and the page that is written from them."""

@@ -1,0 +1,88 @@
+"""The measured subjects: the command that prints each one's JSON, and the files that hold them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from shared.errors import InvalidInputError
+
+ROOT: Final = Path(__file__).parents[2]
+HERE: Final = Path(__file__).parent
+
+#: subject -> the command whose standard output ends in one line of JSON
+COMMANDS: Final = {
+    "decisions": "python -m benchmarks.policy.live_quality --per-family 30 --windows 10 --json",
+    "demo": "./opportune demo --scenario drift --compare static --seed 7 --json",
+    "never": "./opportune demo --scenario drift --policy never --seed 7 --out build/never --json",
+    "functions": "python -m benchmarks.functions --json",
+    "serving": "python -m benchmarks.serving --shape distilgpt2 --json",
+    "training": "python -m benchmarks.training --shape small --rounds 4 --json",
+    "footprint": "python -m benchmarks.results.footprint --json",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement: the command, the day (ISO date), the machine in words, and the JSON that the command printed."""
+
+    command: str
+    measured: str
+    machine: str
+    result: dict[str, Any]
+
+
+def load(name: str, folder: Path = HERE) -> Measured:
+    """The last measurement of a subject.
+
+    Raises:
+        InvalidInputError: it was never recorded, or the file is not one that `record` wrote.
+    """
+    path = folder / f"{name}.json"
+    try:
+        return Measured(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InvalidInputError(f"{path.name}: {error}; run: python -m benchmarks.results record {name}") from error
+
+
+def record(name: str, command: str, folder: Path = HERE) -> Path:
+    """Run the command, which may take minutes, and keep what it printed.
+
+    Raises:
+        InvalidInputError: it failed, or its last line is no JSON object.
+    """
+    machine = machine_in_words()
+    day = time.strftime("%Y-%m-%d")
+    done = subprocess.run(_arguments(command), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise InvalidInputError(f"{command}: exit code {done.returncode}")
+    try:
+        result = json.loads(done.stdout.strip().splitlines()[-1])
+    except (ValueError, IndexError) as error:
+        raise InvalidInputError(f"{command}: its last line is no JSON ({error})") from error
+    path = folder / f"{name}.json"
+    document = {"command": command, "measured": day, "machine": machine, "result": result}
+    path.write_text(json.dumps(document, indent=1) + "\n")
+    return path
+
+
+def _arguments(command: str) -> list[str]:
+    """The command with this Python; `./opportune` is the command line's module."""
+    first, *rest = shlex.split(command)
+    runs = {"python": [sys.executable], "./opportune": [sys.executable, "-m", "cli.main"]}
+    return [*runs.get(first, [first]), *rest]
+
+
+def machine_in_words() -> str:
+    """Cores, processor and how busy it was before the measurement."""
+    cores = len(os.sched_getaffinity(0))
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{cores} cores{f' ({models[0]})' if models else ''}, load {os.getloadavg()[0]:.1f} before"
