@@ -142,6 +142,8 @@ def _refusal(deps: Deps, job: TrainingJob, now_s: float, *, claimed: bool) -> st
             controls[cloud] = deps.state(cloud).control(job.service)
         except OpportuneError as exc:
             controls[cloud] = Unread(str(exc))
+            extra = {**about(job), "action": "train", "cloud": cloud, "reason": str(exc)}
+            log.warning("the operator switch of a cloud cannot be read", extra=extra)
     if held := held_by(deps.settings, paused_by(controls)):
         return held
     if any(job.job_id in control.stopped_jobs for control in controls.values() if isinstance(control, Control)):

@@ -151,12 +151,13 @@ def _release(deps: Deps, plan: Plan, held: Held) -> bool:
         try:
             _copy_model(deps, source, cloud, version)
             target.host.deploy(version, target.objects.uri(model_key(version)))
-        except ModelError as exc:
-            words = f"an endpoint cannot load {version}: {exc}"
-            record = msgspec.structs.replace(record, status=JobStatus.FAILED, reason=words, waits={})
-            record = msgspec.structs.replace(record, updated_s=plan.around.now_s)
-            break
-        except RefusedError as exc:
+        except (ModelError, RefusedError) as exc:
+            if isinstance(exc, ModelError) and not record.asked:
+                words = f"an endpoint cannot load {version}: {exc}"
+                record = msgspec.structs.replace(record, status=JobStatus.FAILED, reason=words, waits={})
+                record = msgspec.structs.replace(record, updated_s=plan.around.now_s)
+                break
+            # where another endpoint took it, the model is not what is wrong
             record = msgspec.structs.replace(record, refused={**record.refused, cloud: str(exc)}, waits=waits)
         except OpportuneError as exc:
             record = msgspec.structs.replace(record, waits={**waits, cloud: str(exc)})

@@ -228,16 +228,18 @@ def _newer_decides(view: View) -> bool:
 
 def _decided(view: View, policy: Policy, jobs: tuple[JobRecord, ...]) -> Decision:
     """What the policy and the guardrails make of the slot, with what could not be read beside it."""
+    cannot_train = unavailable(view, jobs)
     context = DecisionContext(
         settings=view.settings,
         now_s=view.now_s,
         slot_s=view.slot_s,
         trace_id=view.trace_id,
         jobs=jobs,
-        unavailable=unavailable(view, jobs),
+        unavailable=cannot_train,
         paused=paused_by(_controls(view)),
     )
-    conditions = {name: why[:_LONGEST_CONDITION] for name, why in list(view.conditions().items())[:_MOST_CONDITIONS]}
+    found = view.conditions() | {f"{c} training": why for c, why in cannot_train.items() if c in view.clouds}
+    conditions = {name: why[:_LONGEST_CONDITION] for name, why in list(found.items())[:_MOST_CONDITIONS]}
     return msgspec.structs.replace(decide(view.window, context, policy), conditions=conditions)
 
 

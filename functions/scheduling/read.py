@@ -56,7 +56,7 @@ def read(deps: Deps, now_s: float, *, observe: bool = True) -> View:
         tasks["metrics"] = partial(observed, deps, now_s)
     found = _side_by_side(tasks, parallel=deps.parallel)
     window, served = found.pop("metrics", (MetricsUnavailableError("the metrics", "not asked"), {}))
-    return View(
+    view = View(
         settings=cfg,
         now_s=now_s,
         slot_s=slot_s,
@@ -66,6 +66,9 @@ def read(deps: Deps, now_s: float, *, observe: bool = True) -> View:
         window=window,
         served=served,
     )
+    for what, why in view.conditions().items():
+        log.warning("not read: %s", what, extra={"action": "read", "what": what, "reason": why})
+    return view
 
 
 def _side_by_side(tasks: Mapping[str, Callable[[], Any]], *, parallel: bool) -> dict[str, Any]:
@@ -149,6 +152,7 @@ def _cloud(deps: Deps, cloud: Cloud, decision_id: str, now_s: float) -> CloudVie
     since = f"decision-{job_id_for(cfg.service, slot_s - back_s)}"
     retrains = _or_unread(lambda: state.retrains(since))
     in_flight = [r for r in recent if r.status in IN_FLIGHT] if not isinstance(recent, Unread) else []
+    looked_into = [_job(deps, services, record) for record in in_flight]
     return CloudView(
         cloud,
         routes=routes,
@@ -158,17 +162,19 @@ def _cloud(deps: Deps, cloud: Cloud, decision_id: str, now_s: float) -> CloudVie
         etags=etags,
         recent=recent,
         retrains=retrains if isinstance(retrains, Unread) else tuple(retrains),
-        open_jobs=tuple(view for record in in_flight if (view := _job(deps, services, record)) is not None),
-        skipped=tuple(str(unreadable) for unreadable in skipped),
+        open_jobs=tuple(job for job in looked_into if isinstance(job, JobView)),
+        skipped=(*map(str, skipped), *(str(job) for job in looked_into if isinstance(job, Unread))),
         **seen,
     )
 
 
-def _job(deps: Deps, services: CloudServices, record: JobRecord) -> JobView | None:
-    """A job in flight with the tag to change it; None when that cannot be had, and so nothing be done about it."""
+def _job(deps: Deps, services: CloudServices, record: JobRecord) -> JobView | Unread | None:
+    """A job in flight with the tag to change it; without that nothing can be done about it. None: it is over by now."""
     job_id = record.job.job_id
     held = _or_unread(lambda: deps.state(services.cloud).job(job_id))
-    if isinstance(held, Unread) or held is None or held.record.status not in IN_FLIGHT:
+    if isinstance(held, Unread):
+        return Unread(f"job {job_id}: {held.reason}")
+    if held is None or held.record.status not in IN_FLIGHT:
         return None
     status: Any = None
     if held.record.status in (JobStatus.CLAIMED, JobStatus.TRAINING):
