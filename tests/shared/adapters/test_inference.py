@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
 
 import boto3
 import pytest
@@ -164,7 +165,7 @@ def test_no_attempt_outlives_its_deadline_and_none_is_repeated(server: Server, a
 def test_azure_ml_gets_the_identitys_token(server: Server) -> None:
     assert azureml(server) == {"answer": "42"}
     identity, scored = server.seen
-    assert "resource=https%3A%2F%2Fml.azure.com" in identity.path
+    assert parse_qs(urlsplit(identity.path).query)["resource"] == ["https://ml.azure.com"]
     assert identity.headers["x-identity-header"] == "proof"
     assert (scored.path, scored.headers["authorization"]) == ("/score", "Bearer from-entra")
     assert scored.headers["traceparent"] == TRACE["traceparent"]
