@@ -14,12 +14,16 @@ from typing import Final
 UNUSED: Final = {
     "dateparser": "prometheus-api-client only needs it to parse dates written in words",
     "flatbuffers": "ONNX Runtime's conversion tools",
+    "msal-extensions": "token caches on disk; ours are in memory",
+    "multidict": "through yarl",
     "packaging": "ONNX Runtime's conversion tools",
+    "propcache": "through yarl",
     "protobuf": "ONNX Runtime's conversion tools",
     "pycparser": "cffi needs it to compile C declarations, not to load compiled ones",
     "pytz": "through dateparser",
     "regex": "through dateparser",
     "tzlocal": "through dateparser",
+    "yarl": "Azure's asynchronous clients; the others do without it",
 }
 
 #: AWS services the code talks to, or that signing in needs; every other service description of botocore goes
@@ -35,8 +39,14 @@ REMOVED: Final = {
     "**/*.pxd": "headers for Cython",
     "**/*.pyx": "sources of compiled modules",
     "aws_lambda_powertools/event_handler": "routing: Flask does it",
+    # azure/data/tables/_generated/aio stays: the synchronous client imports it.
+    "azure/data/tables/aio": "asynchronous clients",
+    "azure/identity/aio": "asynchronous clients",
+    "azure/storage/*/_generated/aio": "asynchronous clients",
+    "azure/storage/*/aio": "asynchronous clients",
     "boto3/data": "the resource interface: only clients are used",
     "boto3/examples": "documentation",
+    "cffi": "writes bindings; cryptography loads its compiled part, which lies beside",
     "numpy/_core/_*_tests.*.so": "numpy's own tests",
     "numpy/_core/_simd.*.so": "numpy's own tests",
     "numpy/_core/include": "C headers",
