@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError  # noqa: TID251 - plays the cloud, not a use case
 from moto.core.utils import utcnow
 
 from local.clouds.aws.training import download
@@ -36,7 +37,7 @@ class EndpointDriver:
         variant = config.production_variants[0]
         try:
             self._swap(variant["VariantName"], model.primary_container.get("ModelDataUrl"))
-        except (OpportuneError, OSError) as exc:
+        except (BotoCoreError, ClientError, OpportuneError, OSError) as exc:
             # An endpoint that served before goes on serving its old variant, with the reason of the failure.
             endpoint.failure_reason = str(exc)[:1024]
             endpoint.endpoint_status = "Failed" if creating else "InService"
