@@ -46,7 +46,7 @@ class AzureWorker:
         self._waiting: dict[int, Future[dict[str, Any]]] = {}
         self._lock = threading.Lock()
         line = self._answers.readline()
-        indexed = json.loads(line) if line else {"error": f"the worker did not start; see {self._log}"}
+        indexed: dict[str, Any] = json.loads(line) if line else {"error": f"the worker did not start; see {self._log}"}
         if indexed["error"]:
             self.close()
             raise FunctionError(indexed["error"])
@@ -96,6 +96,11 @@ class AzureWorker:
         if not answer["ok"]:
             raise FunctionError(answer["error"])
         return answer["returned"]
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
 
     def wait(self) -> int:
         """Block until the worker ends; its exit code."""

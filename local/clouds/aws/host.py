@@ -25,7 +25,7 @@ from shared.settings import Settings
 #: seconds, as in serverless.yml
 TIMEOUTS_S: Final = {"schedule": 60.0, "retrain": 60.0, "events": 300.0, "http": 29.0}
 #: requests that are answered side by side; Lambda's own limit is a thousand, one machine's is here
-HTTP_CONCURRENCY: Final = 8
+HTTP_CONCURRENCY: Final = 6
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ account.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -27,6 +28,17 @@ from shared.errors import ConfigurationError
 from shared.settings import Settings
 
 
+log = logging.getLogger(__name__)
+
+
+def _end_with(worker: AzureWorker, stop: threading.Event) -> None:
+    """Without its worker the host is of no use; whoever supervises it sees it end."""
+    code = worker.wait()
+    if not stop.is_set():
+        log.error("the worker ended with %d", code)
+        os._exit(1)
+
+
 def main() -> None:
     """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -42,6 +54,7 @@ def main() -> None:
 
     stop = threading.Event()
     with AzureWorker(package, deployed_env("AWS_")) as worker:
+        threading.Thread(target=_end_with, args=(worker, stop), name="worker", daemon=True).start()
         functions = functions_of(worker, config)
         for function in functions:
             target: Callable[..., None]
