@@ -27,7 +27,7 @@ from local.clouds.aws import resources as aws
 from local.clouds.aws.sdk import REGION
 from local.clouds.azure import resources as azure
 from local.clouds.azure.storage import azurite_command, connection_string, make_storage
-from local.processes import network, prometheus
+from local.processes import latency_proxy, prometheus
 from local.processes.supervisor import Health, Service, Supervisor, free_port, http_ok, tcp_ok, tool
 from local.runtimes.packages import packaged
 from shared.contracts import CLOUDS, Cloud
@@ -114,11 +114,11 @@ class Cluster:
 
     def set_delay(self, cloud: Cloud, delay_s: float) -> None:
         """One-way network delay between the front doors and the endpoint of `cloud`."""
-        network.change(self._url("network"), cloud, delay_s=delay_s)
+        latency_proxy.change(self._url("network"), cloud, delay_s=delay_s)
 
     def set_cut(self, cloud: Cloud, cut: bool) -> None:
         """Cut the endpoint of `cloud` off from the front doors, or mend it."""
-        network.change(self._url("network"), cloud, cut=cut)
+        latency_proxy.change(self._url("network"), cloud, cut=cut)
 
     def settings(self, cloud: Cloud) -> Settings:
         """The settings that the functions of `cloud` see."""
@@ -167,7 +167,7 @@ class Cluster:
             Service("azurite", azurite, _all(*(tcp_ok(p[name]) for name in ("blob", "queue", "table"))), self.env),
             self._python(
                 "network",
-                "local.processes.network",
+                "local.processes.latency_proxy",
                 http_ok(self._url("network")),
                 f"--control-port={p['network']}",
                 *routes,

@@ -90,6 +90,9 @@ def verdict(subject: Arm, compared: Sequence[Against]) -> str:
         return ""
     parts = []
     for other in compared:
+        if abs(other.saved_usd) < 0.01 * max(other.cost_usd, 1.0):
+            parts.append(("came to the same as", policy_words(other.arm)))
+            continue
         share = "" if other.saved_share is None else f" ({abs(other.saved_share):.0%})"
         did = "saved" if other.saved_usd >= 0 else "cost"
         more = "against" if other.saved_usd >= 0 else "more than"

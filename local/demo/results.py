@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from local.demo.load import Outcome, by_slot
+from local.demo.load_generator import Outcome, by_slot
 from shared.contracts import CLOUDS, Cloud, Decision, JobRecord, JobStatus
 
 #: live quality before and after a retrain is measured over this many slots

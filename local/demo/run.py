@@ -7,6 +7,7 @@ the distance to the clouds and the pace of the clock: a decision slot of one sim
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,17 +20,17 @@ from rich.console import Console
 
 from local.clouds.cluster import Cluster, ClusterOptions
 from local.demo.arrivals import read_arrivals
-from local.demo.basemodel import base_model
-from local.demo.firstmodel import ask_first_model
-from local.demo.load import LoadGenerator
+from local.demo.base_model import base_model
+from local.demo.first_model import ask_first_model
+from local.demo.load_generator import LoadGenerator
+from local.demo.log_traces import collect
 from local.demo.observer import Observer
-from local.demo.pool import build_pool
 from local.demo.progress import Now, Progress
+from local.demo.question_pool import build_pool
 from local.demo.report import render
 from local.demo.results import Arm, Prices, Swap, against, summary
 from local.demo.scenario import Scenario, Schedule, plan
-from local.demo.traces import collect
-from local.processes.serving import ServingAdmin
+from local.processes.serving_admin import ServingAdmin
 from policy.policies import load_policy
 from shared.contracts import CLOUDS, IN_FLIGHT, Cloud
 from shared.errors import UnavailableError
@@ -150,9 +151,13 @@ def _run_arm(name: str, policy: str, options: DemoOptions, schedule: Schedule, m
     folder = options.out / name
     env = _environment(policy, options, model)
     settings = Settings.from_env(env)
+    # The first score loads a library for seconds; meanwhile no request could be scored, and all senders would wait.
+    scorer = threading.Thread(target=_score, args=("", ("",)), name="scorer")
+    scorer.start()
     with Cluster(ClusterOptions(work=folder, env=env, console=console)) as cluster:
         _set_distances(cluster, options.swaps[0].cloud)
         _wait_for_routes(cluster.doors, ROUTES_S)
+        scorer.join()
         started_s = time.time()
         load = LoadGenerator(schedule.requests, cluster.doors, options.speed, _score, TIMEOUT_S)
         with Observer(cluster.doors, options.slot_s) as observer, load:

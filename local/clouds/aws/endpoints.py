@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError  # noqa: TID251 - plays the cloud, not a use case
-from moto.core.utils import utcnow
 
 from local.clouds.aws.training import download
-from local.processes.serving import ServingAdmin, unpack
+from local.compat import running_variants, utcnow
+from local.processes.serving_admin import ServingAdmin, unpack
 from shared.errors import OpportuneError
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class EndpointDriver:
             endpoint.endpoint_status = "Failed" if creating else "InService"
             log.warning("endpoint %s: %s", endpoint.endpoint_name, exc)
         else:
-            endpoint.production_variants = endpoint._process_production_variants(config.production_variants)
+            endpoint.production_variants = running_variants(endpoint, config.production_variants)
             endpoint.endpoint_config_name = config.endpoint_config_name
             endpoint.failure_reason = None
             endpoint.endpoint_status = "InService"

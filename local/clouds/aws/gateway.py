@@ -10,12 +10,11 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from local.clouds.aws.sdk import ACCOUNT
-from local.processes.wsgi import StartResponse, request_body, request_headers
+from local.processes.wsgi import StartResponse, request_body, request_headers, status_line
 from local.runtimes import FunctionError, LambdaFunction
 
 log = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ class Gateway:
             log.error("%s %s: %s: %s", environ["REQUEST_METHOD"], environ["PATH_INFO"], self._function.name, exc)
             status, headers, body = 500, [("content-type", "application/json")], b'{"message":"Internal Server Error"}'
         headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
-        start_response(f"{status} {_phrase(status)}", [*headers, ("content-length", str(len(body)))])
+        start_response(status_line(status), [*headers, ("content-length", str(len(body)))])
         return [body]
 
 
@@ -113,10 +112,3 @@ def response_of(answer: Any) -> tuple[int, list[tuple[str, str]], bytes]:
     except binascii.Error as exc:
         raise ValueError(f"the body is not base64: {exc}") from exc
     return int(answer["statusCode"]), headers, body_bytes
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Unknown"

@@ -1,4 +1,4 @@
-"""Makes in the embedded AWS what serverless.yml makes in a real account; safe to repeat."""
+"""Bucket, table, queues, rule and endpoint in the embedded AWS, as serverless.yml makes them; safe to repeat."""
 
 from __future__ import annotations
 

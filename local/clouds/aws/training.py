@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError  # noqa: TID251 - the cloud itself, not a use case
-from moto.core.utils import utcnow
 
 from local.clouds.aws.sdk import client
+from local.compat import utcnow
 from local.processes.container import ROOT, ContainerProcess, Ended, container_log, image_command, image_env
 from shared.errors import OpportuneError
 

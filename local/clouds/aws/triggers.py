@@ -1,4 +1,4 @@
-"""What AWS does between a clock or a queue and a Lambda function: schedule, event source mapping, rule target."""
+"""Lambda triggers: EventBridge schedule and rule target, and the SQS event source mapping with partial batches."""
 
 from __future__ import annotations
 

@@ -27,7 +27,6 @@ from local.runtimes.process import deployed_env
 from shared.errors import ConfigurationError
 from shared.settings import Settings
 
-
 log = logging.getLogger(__name__)
 
 

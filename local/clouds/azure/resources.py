@@ -1,4 +1,4 @@
-"""Makes in the embedded Azure ML what docs/deploy-azure.md makes in a real workspace: the online endpoint."""
+"""The online endpoint in the embedded Azure ML, as docs/deploy-azure.md makes it in a real workspace."""
 
 from __future__ import annotations
 

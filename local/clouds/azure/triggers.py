@@ -1,4 +1,4 @@
-"""What the Functions host does between a clock or a queue and a function."""
+"""Azure Functions triggers: the timer, and the Storage Queue with its retries and poison queue."""
 
 from __future__ import annotations
 

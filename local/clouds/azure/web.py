@@ -1,4 +1,4 @@
-"""The Functions host's HTTP face: routes to HTTP functions, and the webhook that Event Grid posts to."""
+"""Azure Functions' HTTP triggers and Event Grid webhook, as a WSGI application."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import json
 import logging
 import re
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from local.clouds.azure.app import Function, HostConfig
-from local.processes.wsgi import StartResponse, request_body, request_headers
+from local.processes.wsgi import StartResponse, request_body, request_headers, status_line
 from local.runtimes import FunctionError
 
 log = logging.getLogger(__name__)
@@ -36,8 +35,7 @@ class Web:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         status, headers, body = self._answer(environ)
         headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
-        phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Unknown"
-        start_response(f"{status} {phrase}", [*headers, ("content-length", str(len(body)))])
+        start_response(status_line(status), [*headers, ("content-length", str(len(body)))])
         return [body]
 
     def _answer(self, environ: dict[str, Any]) -> Answer:

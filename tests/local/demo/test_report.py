@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from local.charts import Chart, Lanes, ticks
-from local.demo.load import Outcome
+from local.demo.load_generator import Outcome
 from local.demo.report import render, verdict
 from local.demo.results import (
+    Against,
     Arm,
     Prices,
     Swap,
@@ -200,6 +201,11 @@ def test_the_verdict_is_in_dollars_against_never_and_against_the_other_arm(measu
 def test_a_policy_that_cost_more_is_said_to_have_cost_more(measured: Arm) -> None:
     dear = dataclasses.replace(measured, prices=Prices({"aws": 0.7, "azure": 500.0}, 6.0))
     assert "cost $" in verdict(dear, comparisons([dear])) and "more than never" in verdict(dear, comparisons([dear]))
+
+
+def test_a_difference_below_a_hundredth_is_none(measured: Arm) -> None:
+    same = Against(measured, cost_usd=5.0, saved_usd=-0.04, saved_share=-0.008)
+    assert verdict(measured, [same]) == "Adaptive retraining came to the same as adaptive retraining."
 
 
 def test_a_retrain_stands_beside_the_first_model_on_the_questions_asked_then(measured: Arm) -> None:

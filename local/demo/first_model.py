@@ -1,4 +1,4 @@
-"""What never retraining would have answered: the first model, asked the questions of a run once the run is over.
+"""The never-retrain baseline of a run: the first model, asked the same questions once the run is over.
 
 It answers a question the same way whenever it is asked, so one answer each is enough. It is loaded again beside the
 last model and asked on the engine that served, behind no network.
@@ -14,9 +14,9 @@ from typing import Final
 
 import urllib3
 
-from local.demo.load import Scorer
+from local.demo.load_generator import Scorer
 from local.demo.scenario import PoolItem
-from local.processes.serving import ServingAdmin
+from local.processes.serving_admin import ServingAdmin
 from shared.errors import UnavailableError
 
 log = logging.getLogger(__name__)
