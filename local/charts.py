@@ -21,7 +21,8 @@ WIDTH: Final = 480
 LEFT: Final = 62  # room for the labels of the y axis
 NAMES: Final = 86  # room for the names of lanes
 RIGHT: Final = 18
-TOP: Final = 12
+TOP: Final = 26  # room for the unit of the y axis
+LANES_TOP: Final = 12
 BOTTOM: Final = 40  # room for the labels of the x axis
 #: units of the drawing that a letter takes where the page makes it largest, which is on a telephone
 LETTER: Final = 9.5
@@ -51,7 +52,7 @@ class Chart:
     high: float
     unit: str
     low: float = 0.0
-    height: int = 190
+    height: int = 204
     x_unit: str = "simulated minutes"
     width: int = WIDTH
     left: int = LEFT
@@ -116,11 +117,7 @@ class Chart:
             axis.append(
                 f'<text class="tick" x="{self.left - 8}" y="{y}" dy="0.32em" text-anchor="end">{number(tick)}</text>'
             )
-        middle = (TOP + self.height - BOTTOM) / 2
-        axis.append(
-            f'<text class="unit" transform="translate(14 {middle:.0f}) rotate(-90)" text-anchor="middle">'
-            f"{escape(self.unit)}</text>"
-        )
+        axis.append(f'<text class="unit" x="2" y="14">{escape(self.unit)}</text>')
         return [*axis, *_x_axis(self), *self._parts]
 
     def svg(self, label: str) -> str:
@@ -149,12 +146,12 @@ class Lanes:
     @property
     def height(self) -> int:
         """Units."""
-        return TOP + self.lane * len(self.names) + BOTTOM
+        return LANES_TOP + self.lane * len(self.names) + BOTTOM
 
     def bar(self, lane: int, start: float, end: float, css: str, text: str, title: str) -> Lanes:
         """A bar from `start` to `end`, with a text inside when it fits."""
         x0, x1 = self.x(start), self.x(end)
-        top = TOP + self.lane * lane + 5
+        top = LANES_TOP + self.lane * lane + 5
         wide = max(3.0, x1 - x0)
         self._parts.append(
             f'<g><title>{escape(title)}</title><rect class="bar {css}" x="{x0:.1f}" y="{top}" width="{wide:.1f}" '
@@ -173,7 +170,7 @@ class Lanes:
 
     def mark(self, lane: int, minute: float, css: str, square: bool) -> Lanes:
         """A small circle or square."""
-        x, y = self.x(minute), TOP + self.lane * (lane + 0.5)
+        x, y = self.x(minute), LANES_TOP + self.lane * (lane + 0.5)
         self._parts.append(
             f'<rect class="{css}" x="{x - 3.5:.1f}" y="{y - 3.5}" width="7" height="7"/>'
             if square
@@ -185,7 +182,7 @@ class Lanes:
         """The elements of the drawing."""
         rows = []
         for lane, name in enumerate(self.names):
-            y = TOP + self.lane * (lane + 0.5)
+            y = LANES_TOP + self.lane * (lane + 0.5)
             rows.append(f'<line class="grid" x1="{self.left}" x2="{self.width - RIGHT}" y1="{y}" y2="{y}"/>')
             css = f"tick {self.colours[lane]}" if self.colours else "tick"
             rows.append(
@@ -200,7 +197,7 @@ class Lanes:
     def _pinned(self) -> list[str]:
         drawn = []
         for lane, minute, css, text in self._pins:
-            x, y = self.x(minute), TOP + self.lane * (lane + 0.5)
+            x, y = self.x(minute), LANES_TOP + self.lane * (lane + 0.5)
             later = [self.x(m) for other, m, _, _ in self._pins if other == lane and m > minute]
             letters = int((min(later, default=float(self.width)) - x - 18) / LETTER)
             shown = text if len(text) <= letters else text[: max(0, letters - 1)].rstrip() + "…"

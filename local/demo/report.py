@@ -161,7 +161,7 @@ def _figures(views: list[View], others: list[View]) -> list[Figure]:
     ]
 
 
-def _chart(view: View, high: float, unit: str, height: int = 190) -> Chart:
+def _chart(view: View, high: float, unit: str, height: int = 204) -> Chart:
     """A chart with this arm's drifts, decisions and go-lives as vertical rules."""
     chart = Chart(view.arm.minutes, high, unit, height=height)
     for at_s, _ in view.arm.drifts_s:
@@ -196,7 +196,7 @@ def _happened(views: list[View]) -> Figure:
 
 
 def _quality(view: View, others: list[View]) -> Figure:
-    chart = _chart(view, 1.0, "score, 0 to 1", height=250)
+    chart = _chart(view, 1.0, "score, 0 to 1", height=264)
     legend = [("bleu", "BLEU-1"), ("exact", "exact match")]
     for other in others:
         chart.line(other.slots.minutes, smooth(other.slots.bleu1), _beside(other))
@@ -217,7 +217,7 @@ def _asked(view: View) -> Figure:
     names = list(dict.fromkeys([*_by_first_use(view)]))
     total = np.maximum(sum(view.slots.groups.values(), np.zeros(len(view.slots.minutes))), 1)
     layers = [(view.slots.groups[name] / total * 100, f"g{i % GROUP_COLOURS}") for i, name in enumerate(names)]
-    chart = Chart(view.arm.minutes, 100, "share, %", height=150).stack(view.slots.minutes, layers)
+    chart = Chart(view.arm.minutes, 100, "share, %", height=164).stack(view.slots.minutes, layers)
     legend = [(f"g{i % GROUP_COLOURS}", name) for i, name in enumerate(names)]
     note = "Share of requests per group of questions. The base model was taught the first."
     return Figure("What users asked", note, legend, chart.svg("Share of requests per group of questions"))
@@ -228,7 +228,7 @@ def _by_first_use(view: View) -> list[str]:
 
 
 def _decided(view: View) -> Figure:
-    chart = _chart(view, 1.0, "probability", height=170)
+    chart = _chart(view, 1.0, "probability", height=184)
     made = [(view.arm.minute(d.slot_s), d) for d in view.arm.decisions if d.probabilities]
     if made:
         minutes = np.array([minute for minute, _ in made])
@@ -273,7 +273,7 @@ def _load(view: View) -> Figure:
 
 def _cost(subject: View, others: list[View]) -> Figure:
     high = max(float((v.training_usd + v.lost_usd).max()) for v in (subject, *others)) * 1.1 or 1.0
-    chart = _chart(subject, high, "US $, cumulative", height=250)
+    chart = _chart(subject, high, "US $, cumulative", height=264)
     chart.stack(subject.slots.minutes, [(subject.training_usd, "training"), (subject.lost_usd, "lost")])
     legend = [("training", "training"), ("lost", "value of quality lost")]
     for other in others:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from local.charts import Chart, Lanes, ticks
 from local.demo.load_generator import Outcome
 from local.demo.report import render, verdict
 from local.demo.results import (
@@ -259,17 +258,6 @@ def test_holds_are_folded_and_guarded_ones_are_not_lost(arm: Arm) -> None:
     assert "On the same questions" not in html
 
 
-def test_lines_break_where_nothing_was_measured() -> None:
-    svg = Chart(10, 1.0, "u").line(np.arange(5.0), np.array([1, 1, np.nan, 1, np.nan]), "bleu").svg("x")
-    assert svg.count("<polyline") == 1 and svg.count("<circle") == 1 and "nan" not in svg
-
-
-@pytest.mark.parametrize("high", [0.003, 1.0, 7.0, 100.0, 123456.0])
-def test_ticks_are_few_round_and_inside(high: float) -> None:
-    found = ticks(0, high, 4)
-    assert 3 <= len(found) <= 6 and found[0] == 0 and found[-1] <= high * 1.000001
-
-
 def test_every_cell_names_its_column_where_a_row_becomes_a_card(measured: Arm) -> None:
     html = render([measured], title="t", notes=[])
     cells = re.findall(r"<td[^>]*>", html)
@@ -291,13 +279,6 @@ def test_letters_of_the_drawings_are_readable_on_a_telephone(measured: Arm) -> N
     room = 360 - 2 * int(main[1]) - 2 * int(section[1]) - 2
     widths = {int(width) for width in re.findall(r'<svg viewBox="0 0 (\d+) ', html)}
     assert widths and all(float(letters[1]) * room / width >= 11 for width in widths)
-
-
-def test_a_pin_without_room_is_shortened_and_keeps_its_words_in_the_tooltip() -> None:
-    long = "new: 2022-03 to 2023-03"
-    svg = Lanes(100, ["traffic"]).pin(0, 10, "drift", long).pin(0, 40, "drift", "new: b").svg("x")
-    assert f"<title>{long}</title>" in svg and f">{long}</text>" not in svg and "…</text>" in svg
-    assert ">new: b</text>" in svg
 
 
 CHROMIUM = next((found for name in ("chromium", "google-chrome", "chrome") if (found := shutil.which(name))), None)
