@@ -25,7 +25,7 @@ $(VENV)/.installed: requirements/all.txt pyproject.toml
 	@scripts/install-runtimes.sh .venv313 .tools
 	@touch $@
 
-run: install ## the closed loop on the embedded local clouds, ending in a report
+run: install .venv313/.installed ## the closed loop on the embedded local clouds, ending in a report
 	@$(BIN)/opportune demo --scenario drift --out build/demo
 
 check: install ## style, types, dependency rule

@@ -149,7 +149,8 @@ def dashboard() -> dict[str, Any]:
     return {
         "uid": "opportune",
         "title": "Opportune",
-        "description": "Built by `python -m infra.dashboards.build`; needs the rules of infra/dashboards/prometheus/rules.yml.",
+        "description": "Built by `python -m infra.dashboards.build`; "
+        "needs the rules of infra/dashboards/prometheus/rules.yml.",
         "tags": ["opportune", "llm"],
         "schemaVersion": SCHEMA_VERSION,
         "editable": True,

@@ -5,10 +5,12 @@ Names of recording rules are `service:<what>`; the dashboards read them, so that
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import yaml  # type: ignore[import-untyped]
+
+HEADER: Final = "# Built by `python -m infra.dashboards.build`; change infra/dashboards/rules.py instead.\n"
 #: retrains a day above this deserve a look: the policy may be chasing noise
 MANY_RETRAINS_PER_DAY: Final = 12
 
@@ -118,26 +120,28 @@ ALERTS: Final = (
 )
 
 
-def rules_yaml() -> str:
-    """The rule file. Strings are written as JSON, which is YAML too."""
-    lines = [
-        "# Built by `python -m infra.dashboards.build`; change infra/dashboards/rules.py instead.",
-        "groups:",
-        "  - name: opportune-recordings",
-        "    rules:",
+def rules() -> dict[str, Any]:
+    """The rule file's content, as Prometheus reads it."""
+    recordings = [{"record": rule.record, "expr": rule.expr} for rule in RECORDINGS]
+    alerts = [
+        {
+            "alert": alert.alert,
+            "expr": alert.expr,
+            "for": f"{alert.minutes}m",
+            "labels": {"severity": alert.severity},
+            "annotations": {"summary": alert.summary, "runbook": f"docs/operations.md#{alert.runbook}"},
+        }
+        for alert in ALERTS
     ]
-    for rule in RECORDINGS:
-        lines += [f"      - record: {rule.record}", f"        expr: {json.dumps(rule.expr)}"]
-    lines += ["  - name: opportune-alerts", "    rules:"]
-    for alert in ALERTS:
-        lines += [
-            f"      - alert: {alert.alert}",
-            f"        expr: {json.dumps(alert.expr)}",
-            f"        for: {alert.minutes}m",
-            "        labels:",
-            f"          severity: {alert.severity}",
-            "        annotations:",
-            f"          summary: {json.dumps(alert.summary)}",
-            f"          runbook: docs/operations.md#{alert.runbook}",
+    return {
+        "groups": [
+            {"name": "opportune-recordings", "rules": recordings},
+            {"name": "opportune-alerts", "rules": alerts},
         ]
-    return "\n".join(lines) + "\n"
+    }
+
+
+def rules_yaml() -> str:
+    """The rule file."""
+    body: str = yaml.safe_dump(rules(), sort_keys=False, width=110)
+    return HEADER + body

@@ -1,0 +1,1 @@
+"""The embedded AWS and Azure, and both together (cluster)."""

@@ -4,7 +4,8 @@
         print(cluster.doors["aws"], cluster.prometheus_url)
 
 Per cloud: its services (moto, or Azurite and Azure ML), a serving process, a network in front of it, and a host that
-feeds the functions. Beside them one Prometheus and one Pushgateway. Leaving the block ends everything.
+feeds the packaged functions in the cloud's own runtime. Beside them one Prometheus and one Pushgateway. Leaving the
+block ends everything.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ import os
 import secrets
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 
-from local.clouds.aws.resources import REGION, make_endpoint, make_resources
+from local.clouds.aws import resources as aws
+from local.clouds.aws.sdk import REGION
+from local.clouds.azure import resources as azure
 from local.clouds.azure.storage import azurite_command, connection_string, make_storage
-from local.processes import network, prometheus
-from local.processes.supervisor import Health, Service, ServiceFailedError, Supervisor, free_port, http_ok, tcp_ok, tool
-from shared.adapters.azure.credential import azure_credential
-from shared.adapters.azure.workspace import Workspace
+from local.processes import latency_proxy, prometheus
+from local.processes.supervisor import Health, Service, Supervisor, free_port, http_ok, tcp_ok, tool
+from local.runtimes.packages import packaged
 from shared.contracts import CLOUDS, Cloud
 from shared.settings import Settings
 
@@ -60,6 +61,7 @@ class Cluster:
         self._ports: dict[str, int] = {}
         self._supervisor = Supervisor(self._work / "logs", console=options.console)
         self._stack = contextlib.ExitStack()
+        self._packages: dict[Cloud, Path] = {}
         self.env: dict[str, str | None] = {}
         self.doors: dict[Cloud, str] = {}
 
@@ -95,6 +97,8 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         self._clean()
+        with (self._options.console or Console(stderr=True)).status("packaging the functions"):
+            self._packages = {cloud: packaged(cloud) for cloud in CLOUDS}
         with self._stack:
             self._stack.enter_context(self._supervisor)
             self._start()
@@ -110,11 +114,11 @@ class Cluster:
 
     def set_delay(self, cloud: Cloud, delay_s: float) -> None:
         """One-way network delay between the front doors and the endpoint of `cloud`."""
-        network.change(self._url("network"), cloud, delay_s=delay_s)
+        latency_proxy.change(self._url("network"), cloud, delay_s=delay_s)
 
     def set_cut(self, cloud: Cloud, cut: bool) -> None:
         """Cut the endpoint of `cloud` off from the front doors, or mend it."""
-        network.change(self._url("network"), cloud, cut=cut)
+        latency_proxy.change(self._url("network"), cloud, cut=cut)
 
     def settings(self, cloud: Cloud) -> Settings:
         """The settings that the functions of `cloud` see."""
@@ -139,7 +143,7 @@ class Cluster:
         self._supervisor.spawn(*foundations)
         self._supervisor.spawn(*endpoints)
         self._supervisor.wait(*(service.name for service in foundations))
-        make_resources(self._url("aws"), settings, self._options.visibility_s)
+        aws.make_resources(self._url("aws"), settings, self._options.visibility_s)
         make_storage(
             settings.azure_storage_connection,
             queues=[settings.queue, settings.poison_queue],
@@ -147,8 +151,8 @@ class Cluster:
             tables=[settings.table],
         )
         self._supervisor.wait(*(service.name for service in endpoints))
-        make_endpoint(self._url("aws"), settings)
-        self._make_azure_endpoint()
+        aws.make_endpoint(self._url("aws"), settings)
+        azure.make_endpoint(self.settings("azure"))
         self._supervisor.start(*(self._host(cloud, settings.slot_seconds) for cloud in CLOUDS))
 
     def _foundations(self, settings: Settings) -> list[Service]:
@@ -163,7 +167,7 @@ class Cluster:
             Service("azurite", azurite, _all(*(tcp_ok(p[name]) for name in ("blob", "queue", "table"))), self.env),
             self._python(
                 "network",
-                "local.processes.network",
+                "local.processes.latency_proxy",
                 http_ok(self._url("network")),
                 f"--control-port={p['network']}",
                 *routes,
@@ -195,30 +199,11 @@ class Cluster:
 
     def _host(self, cloud: Cloud, slot_s: float) -> Service:
         """Up once it knows where to send requests, which the first tick publishes."""
-        module, port = f"local.{cloud}.host", self._ports[f"host-{cloud}"]
+        module, port = f"local.clouds.{cloud}.host", self._ports[f"host-{cloud}"]
         env = {"OPPORTUNE_CLOUD": cloud}
         ready, timeout_s = http_ok(f"{self.doors[cloud]}/routes"), READY_S + 2 * slot_s
-        return self._python(f"host-{cloud}", module, ready, f"--http-port={port}", env=env, timeout_s=timeout_s)
-
-    def _make_azure_endpoint(self) -> None:
-        """The online endpoint with one deployment, `base`, of the model that came with the image."""
-        settings = self.settings("azure")
-        workspace, endpoint = Workspace(settings, azure_credential()), f"onlineEndpoints/{settings.azureml_endpoint}"
-        described: dict[str, Any] = {"location": "local", "properties": {"authMode": "AADToken"}}
-        workspace.call("PUT", endpoint, described)
-        deployment = {
-            "location": "local",
-            "tags": {"opportune-version": "base"},
-            "properties": {"endpointComputeType": "Managed", "instanceType": settings.azureml_serve_instance_type},
-        }
-        workspace.call("PUT", f"{endpoint}/deployments/base", deployment)
-        deadline = time.monotonic() + READY_S
-        while workspace.call("GET", f"{endpoint}/deployments/base")["properties"]["provisioningState"] != "Succeeded":
-            if time.monotonic() > deadline:
-                raise ServiceFailedError("azureml", "did not deploy the base model", self._supervisor.log("azureml"))
-            time.sleep(0.05)
-        described["properties"]["traffic"] = {"base": 100}
-        workspace.call("PUT", endpoint, described)
+        arguments = [f"--http-port={port}", f"--package={self._packages[cloud]}"]
+        return self._python(f"host-{cloud}", module, ready, *arguments, env=env, timeout_s=timeout_s)
 
     # --- environment
 

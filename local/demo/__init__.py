@@ -1,0 +1,1 @@
+"""`opportune demo`: workload, load generator, measurements, report."""

@@ -1,4 +1,4 @@
-"""Watches a run from outside, as an operator would: decisions and jobs over the front doors."""
+"""Polls the decisions and jobs of a run from outside, as an operator would: over the front doors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one watches during a run: a live panel in a terminal, a line now and then elsewhere. All on standard error."""
+"""Live progress of a run: a panel in a terminal, a line now and then elsewhere. All on standard error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from local.demo.load import Outcome
+from local.demo.load_generator import Outcome
 from local.demo.report import CLOUD_NAMES, clock
 from shared.contracts import CLOUDS, IN_FLIGHT, Cloud, Decision, JobRecord
 

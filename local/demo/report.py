@@ -10,8 +10,19 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from local.demo.charts import Chart, Lanes
-from local.demo.results import BEFORE_AFTER_SLOTS, Arm, Retrain, Slots, costs_usd, retrains, slots, summary
+from local.charts import Chart, Lanes
+from local.demo.results import (
+    BEFORE_AFTER_SLOTS,
+    Against,
+    Arm,
+    Retrain,
+    Slots,
+    comparisons,
+    costs_usd,
+    retrains,
+    slots,
+    summary,
+)
 from shared.contracts import CLOUDS, Action, Cloud
 
 CLOUD_NAMES: Final[dict[Cloud, str]] = {"aws": "AWS", "azure": "Azure"}
@@ -41,8 +52,10 @@ class Figure(NamedTuple):
 
 
 def render(arms: Sequence[Arm], *, title: str, notes: Sequence[str]) -> str:
-    """The report as HTML. The first arm is the subject, a second one is what it is compared with."""
+    """The report as HTML. The first arm is the subject; the others and never retraining stand beside it."""
     views = [_view(arm) for arm in arms]
+    compared = comparisons(arms)
+    others = [_view(other.arm) for other in compared]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -56,10 +69,13 @@ def render(arms: Sequence[Arm], *, title: str, notes: Sequence[str]) -> str:
     environment.filters["ms"] = lambda value: "–" if value is None else f"{value * 1000:,.0f} ms"
     return environment.get_template("report.html.j2").render(
         title=title,
-        headline=headline(views[0]),
+        verdict=verdict(arms[0], compared),
+        headline=headline(views[0], others),
+        others=others,
+        policy_words=policy_words,
         views=views,
         subject=views[0],
-        figures=_figures(views),
+        figures=_figures(views, others),
         decisions=_decision_rows(views[0].arm),
         trace=_trace(views[0]),
         notes=notes,
@@ -68,9 +84,32 @@ def render(arms: Sequence[Arm], *, title: str, notes: Sequence[str]) -> str:
     )
 
 
-def headline(view: View) -> str:
-    """What happened, in one or two sentences."""
-    live = [r for r in view.retrains if r.bleu1[0] is not None and r.bleu1[1] is not None]
+def verdict(subject: Arm, compared: Sequence[Against]) -> str:
+    """What the subject saved or cost beside the others on the same questions; empty when nothing is beside it."""
+    if not compared:
+        return ""
+    parts = []
+    for other in compared:
+        if abs(other.saved_usd) < 0.01 * max(other.cost_usd, 1.0):
+            parts.append(("came to the same as", policy_words(other.arm)))
+            continue
+        share = "" if other.saved_share is None else f" ({abs(other.saved_share):.0%})"
+        did = "saved" if other.saved_usd >= 0 else "cost"
+        more = "against" if other.saved_usd >= 0 else "more than"
+        parts.append((did, f"${abs(other.saved_usd):,.2f}{share} {more} {policy_words(other.arm)}"))
+    words = [f"{did} {text}" if n == 0 or did != parts[n - 1][0] else text for n, (did, text) in enumerate(parts)]
+    return f"{policy_words(subject).capitalize()} {' and '.join(words)}."
+
+
+def policy_words(arm: Arm) -> str:
+    """The arm's policy as a part of a sentence."""
+    if arm.name == "never":
+        return "never retraining"
+    return arm.policy.replace("static,", "retraining") if arm.name == "static" else "adaptive retraining"
+
+
+def headline(view: View, others: Sequence[View] = ()) -> str:
+    """What happened, in a few sentences."""
     drifts = len(view.arm.drifts_s)
     moved = {0: "Traffic did not drift", 1: "Traffic drifted once", 2: "Traffic drifted twice"}
     first = moved.get(drifts, f"Traffic drifted {drifts} times")
@@ -79,11 +118,16 @@ def headline(view: View) -> str:
         did = "the policy saw no reason to retrain"
     else:
         did = f"the policy retrained {'once' if n == 1 else 'twice' if n == 2 else f'{n} times'}"
-    effect = "; ".join(f"{r.bleu1[0]:.2f} → {r.bleu1[1]:.2f}" for r in live)
+    scores = [
+        f"{policy_words(v.arm)} {v.summary['bleu1_mean']:.2f}" for v in others if v.summary["bleu1_mean"] is not None
+    ]
+    mine = view.summary["bleu1_mean"]
+    quality = f" Mean BLEU-1 was {mine:.2f}" if mine is not None else ""
+    quality += f" ({', '.join(scores)}, on the same questions)." if quality and scores else "." if quality else ""
     failed = view.summary["failed_requests"]
     of = f"of {view.summary['requests']:,} requests failed."
     requests = f"{failed:,} {of}" if failed else f"None {of}"
-    return f"{first}, {did}." + (f" Live BLEU-1 {effect}." if effect else "") + f" {requests}"
+    return f"{first}, {did}.{quality} {requests}"
 
 
 def clock(minute: float | None) -> str:
@@ -105,19 +149,19 @@ def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return out
 
 
-def _figures(views: list[View]) -> list[Figure]:
+def _figures(views: list[View], others: list[View]) -> list[Figure]:
     return [
         _happened(views),
-        _quality(views),
+        _quality(views[0], others),
         _asked(views[0]),
         _decided(views[0]),
         _latency(views[0]),
         _load(views[0]),
-        _cost(views),
+        _cost(views[0], others),
     ]
 
 
-def _chart(view: View, high: float, unit: str, height: int = 190) -> Chart:
+def _chart(view: View, high: float, unit: str, height: int = 204) -> Chart:
     """A chart with this arm's drifts, decisions and go-lives as vertical rules."""
     chart = Chart(view.arm.minutes, high, unit, height=height)
     for at_s, _ in view.arm.drifts_s:
@@ -151,25 +195,29 @@ def _happened(views: list[View]) -> Figure:
     return Figure("What happened", note, legend, lanes.svg("Time line of drifts, retrains and network distance"))
 
 
-def _quality(views: list[View]) -> Figure:
-    chart = _chart(views[0], 1.0, "score, 0 to 1", height=250)
+def _quality(view: View, others: list[View]) -> Figure:
+    chart = _chart(view, 1.0, "score, 0 to 1", height=264)
     legend = [("bleu", "BLEU-1"), ("exact", "exact match")]
-    if len(views) > 1:
-        other = views[1]
-        chart.line(other.slots.minutes, smooth(other.slots.bleu1), "other")
-        legend.append(("other", f"BLEU-1, {other.arm.name}"))
-    chart.line(views[0].slots.minutes, smooth(views[0].slots.exact_match), "exact")
-    chart.line(views[0].slots.minutes, smooth(views[0].slots.bleu1), "bleu")
+    for other in others:
+        chart.line(other.slots.minutes, smooth(other.slots.bleu1), _beside(other))
+        legend.append((_beside(other), f"BLEU-1, {policy_words(other.arm)}"))
+    chart.line(view.slots.minutes, smooth(view.slots.exact_match), "exact")
+    chart.line(view.slots.minutes, smooth(view.slots.bleu1), "bleu")
     legend += [("drift", "drift"), ("decided", "retrain decided"), ("live", "new model live")]
     note = f"Measured on every answer against its reference answers; mean over {SMOOTHING_SLOTS} slots."
     return Figure("Live answer quality", note, legend, chart.svg("Live BLEU-1 and exact match over time"))
+
+
+def _beside(view: View) -> str:
+    """The CSS class of what the subject is compared with."""
+    return "never" if view.arm.name == "never" else "other"
 
 
 def _asked(view: View) -> Figure:
     names = list(dict.fromkeys([*_by_first_use(view)]))
     total = np.maximum(sum(view.slots.groups.values(), np.zeros(len(view.slots.minutes))), 1)
     layers = [(view.slots.groups[name] / total * 100, f"g{i % GROUP_COLOURS}") for i, name in enumerate(names)]
-    chart = Chart(view.arm.minutes, 100, "share, %", height=150).stack(view.slots.minutes, layers)
+    chart = Chart(view.arm.minutes, 100, "share, %", height=164).stack(view.slots.minutes, layers)
     legend = [(f"g{i % GROUP_COLOURS}", name) for i, name in enumerate(names)]
     note = "Share of requests per group of questions. The base model was taught the first."
     return Figure("What users asked", note, legend, chart.svg("Share of requests per group of questions"))
@@ -180,7 +228,7 @@ def _by_first_use(view: View) -> list[str]:
 
 
 def _decided(view: View) -> Figure:
-    chart = _chart(view, 1.0, "probability", height=170)
+    chart = _chart(view, 1.0, "probability", height=184)
     made = [(view.arm.minute(d.slot_s), d) for d in view.arm.decisions if d.probabilities]
     if made:
         minutes = np.array([minute for minute, _ in made])
@@ -223,15 +271,14 @@ def _load(view: View) -> Figure:
     return Figure("Load and where it went", note, legend, chart.svg("Requests per minute by answering cloud"))
 
 
-def _cost(views: list[View]) -> Figure:
-    high = max(float((v.training_usd + v.lost_usd).max()) for v in views) * 1.1 or 1.0
-    chart = _chart(views[0], high, "US $, cumulative", height=210)
-    subject = views[0]
+def _cost(subject: View, others: list[View]) -> Figure:
+    high = max(float((v.training_usd + v.lost_usd).max()) for v in (subject, *others)) * 1.1 or 1.0
+    chart = _chart(subject, high, "US $, cumulative", height=264)
     chart.stack(subject.slots.minutes, [(subject.training_usd, "training"), (subject.lost_usd, "lost")])
     legend = [("training", "training"), ("lost", "value of quality lost")]
-    if len(views) > 1:
-        chart.line(views[1].slots.minutes, views[1].training_usd + views[1].lost_usd, "other")
-        legend.append(("other", f"sum, {views[1].arm.name}"))
+    for other in others:
+        chart.line(other.slots.minutes, other.training_usd + other.lost_usd, _beside(other))
+        legend.append((_beside(other), f"sum, {policy_words(other.arm)}"))
     value = subject.arm.prices.quality_usd_per_hour
     note = f"Training at list price; one unit of quality is worth ${value:.2f} an hour (a setting)."
     return Figure("Cost", note, legend, chart.svg("Cumulative cost"))

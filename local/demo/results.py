@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from local.demo.load import Outcome, by_slot
+from local.demo.load_generator import Outcome, by_slot
 from shared.contracts import CLOUDS, Cloud, Decision, JobRecord, JobStatus
 
 #: live quality before and after a retrain is measured over this many slots
@@ -68,6 +69,8 @@ class Arm:
     prices: Prices
     traces: dict[str, tuple[TraceEvent, ...]]  # trace id -> its log lines, oldest first
     feedback_failed: int = 0
+    #: question -> (BLEU-1, exact match) of the model that the run began with; empty when it was not asked
+    first_model: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def minute(self, at_s: float) -> float:
         """Simulated minutes since the start of a POSIX time."""
@@ -102,6 +105,8 @@ class Retrain:
     cost_usd: float
     bleu1: tuple[float | None, float | None]  # (before the decision, after going live)
     exact_match: tuple[float | None, float | None]
+    #: BLEU-1 of the first model on the questions asked after going live; None when it was not asked
+    bleu1_first_model: float | None
 
 
 def retrains(arm: Arm) -> list[Retrain]:
@@ -124,6 +129,9 @@ def retrains(arm: Arm) -> list[Retrain]:
                 cost_usd=arm.cost_usd(job),
                 bleu1=(_mean([o.bleu1 for o in before]), _mean([o.bleu1 for o in after])),
                 exact_match=(_mean([o.exact_match for o in before]), _mean([o.exact_match for o in after])),
+                bleu1_first_model=_mean(
+                    [arm.first_model[o.question][0] for o in after if o.question in arm.first_model]
+                ),
             )
         )
     return found
@@ -199,6 +207,61 @@ def costs_usd(arm: Arm, per_slot: Slots) -> tuple[NDArray[np.float64], NDArray[n
     return np.cumsum(training), np.cumsum(lost)
 
 
+def cost_usd(arm: Arm) -> float:
+    """Training and lost quality of the whole run, in simulated dollars."""
+    training, lost = costs_usd(arm, slots(arm))
+    return float(training[-1] + lost[-1])
+
+
+def never(arm: Arm) -> Arm | None:
+    """The same requests answered by the model that the run began with; None when it was not asked all of them."""
+    if not arm.outcomes or any(o.ok and o.question not in arm.first_model for o in arm.outcomes):
+        return None
+    outcomes = []
+    for o in arm.outcomes:
+        bleu1, exact_match = arm.first_model[o.question] if o.ok else (None, None)
+        outcomes.append(replace(o, bleu1=bleu1, exact_match=exact_match, model_version=None))
+    return replace(
+        arm, name="never", policy="the first model throughout", outcomes=tuple(outcomes), decisions=(), jobs=()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """What the subject of a run came to beside another policy on the same questions. Dollars are simulated."""
+
+    arm: Arm  # the other policy
+    cost_usd: float
+    saved_usd: float  # negative when the subject cost more
+    saved_share: float | None  # of what the other one cost; None when that is nothing
+
+
+def comparisons(arms: Sequence[Arm]) -> list[Against]:
+    """The first arm against never, where that was measured, and against every other arm that ran."""
+    subject, *others = arms
+    mine = cost_usd(subject)
+    found = []
+    for other in [*([unchanged] if (unchanged := never(subject)) else []), *others]:
+        theirs = cost_usd(other)
+        saved = theirs - mine
+        found.append(Against(other, theirs, saved, saved / theirs if theirs > 0 else None))
+    return found
+
+
+def against(arms: Sequence[Arm]) -> dict[str, dict[str, float | None]]:
+    """The comparisons as the JSON of `opportune demo --json`: name of the other policy -> its numbers."""
+    return {
+        other.arm.name: {
+            "bleu1_mean": _rounded(_mean([o.bleu1 for o in other.arm.outcomes if o.ok])),
+            "exact_match_mean": _rounded(_mean([o.exact_match for o in other.arm.outcomes if o.ok])),
+            "cost_usd": _rounded(other.cost_usd),
+            "saved_usd": _rounded(other.saved_usd),
+            "saved_share": _rounded(other.saved_share),
+        }
+        for other in comparisons(arms)
+    }
+
+
 def summary(arm: Arm) -> dict[str, Any]:
     """The arm as the JSON object of `opportune demo --json`; a number that nothing supports is null."""
     answered = [o for o in arm.outcomes if o.ok]
@@ -225,7 +288,7 @@ def summary(arm: Arm) -> dict[str, Any]:
     }
 
 
-def _mean(values: list[float | None]) -> float | None:
+def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from local.demo.report import CLOUD_NAMES, clock
-from local.demo.results import Arm, Retrain, costs_usd, retrains, slots, summary
+from local.demo.report import CLOUD_NAMES, clock, verdict
+from local.demo.results import Arm, Retrain, comparisons, costs_usd, retrains, slots, summary
 
 
 def print_results(arms: Sequence[Arm], report: Path, console: Console) -> None:
     """One table of the arms, one of every retrain, and where the report is."""
-    console.print(_arms(arms))
+    compared = comparisons(arms)
+    console.print(_arms([arms[0], *(other.arm for other in compared)]))
     for arm in arms:
         found = retrains(arm)
         if found:
             console.print(_retrains(arm, found))
+    if said := verdict(arms[0], compared):
+        console.print(said, highlight=False)
     console.print(f"report: {report}", soft_wrap=True, highlight=False)
 
 
@@ -40,8 +44,8 @@ def _figures(arm: Arm) -> dict[str, str]:
         "retrains on AWS, Azure": f"{found['retrains']['aws']}, {found['retrains']['azure']}",
         "mean live BLEU-1": _number(found["bleu1_mean"]),
         "mean live exact match": _number(found["exact_match_mean"]),
-        "failed requests": f"{found['failed_requests']} of {found['requests']:,}",
-        "latency p50, p95": f"{_milliseconds(found['latency_p50_s'])}, {_milliseconds(found['latency_p95_s'])} ms",
+        "failed requests": f"{found['failed_requests']} of {found['requests']:,}" if arm.name != "never" else "–",
+        "latency p50, p95": _latency(found) if arm.name != "never" else "–",
         "training": f"${training:.2f}",
         "value of quality lost": f"${lost:.2f}",
         "sum": f"${training + lost:.2f}",
@@ -69,6 +73,10 @@ def _retrains(arm: Arm, found: Sequence[Retrain]) -> Table:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
+
+
+def _latency(found: dict[str, Any]) -> str:
+    return f"{_milliseconds(found['latency_p50_s'])}, {_milliseconds(found['latency_p95_s'])} ms"
 
 
 def _milliseconds(value: float | None) -> str:

@@ -7,6 +7,7 @@ the distance to the clouds and the pace of the clock: a decision slot of one sim
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,15 +20,17 @@ from rich.console import Console
 
 from local.clouds.cluster import Cluster, ClusterOptions
 from local.demo.arrivals import read_arrivals
-from local.demo.basemodel import base_model
-from local.demo.load import LoadGenerator
+from local.demo.base_model import base_model
+from local.demo.first_model import ask_first_model
+from local.demo.load_generator import LoadGenerator
+from local.demo.log_traces import collect
 from local.demo.observer import Observer
-from local.demo.pool import build_pool
 from local.demo.progress import Now, Progress
+from local.demo.question_pool import build_pool
 from local.demo.report import render
-from local.demo.results import Arm, Prices, Swap, summary
+from local.demo.results import Arm, Prices, Swap, against, summary
 from local.demo.scenario import Scenario, Schedule, plan
-from local.demo.traces import collect
+from local.processes.serving_admin import ServingAdmin
 from policy.policies import load_policy
 from shared.contracts import CLOUDS, IN_FLIGHT, Cloud
 from shared.errors import UnavailableError
@@ -97,7 +100,11 @@ class DemoResult:
 
     def as_json(self) -> dict[str, Any]:
         """What `--json` prints."""
-        return {"arms": {arm.name: summary(arm) for arm in self.arms}, "report": str(self.report)}
+        return {
+            "arms": {arm.name: summary(arm) for arm in self.arms},
+            "report": str(self.report),
+            "against": against(self.arms),
+        }
 
 
 def run_demo(options: DemoOptions, console: Console) -> DemoResult:
@@ -144,13 +151,19 @@ def _run_arm(name: str, policy: str, options: DemoOptions, schedule: Schedule, m
     folder = options.out / name
     env = _environment(policy, options, model)
     settings = Settings.from_env(env)
+    # The first score loads a library for seconds; meanwhile no request could be scored, and all senders would wait.
+    scorer = threading.Thread(target=_score, args=("", ("",)), name="scorer")
+    scorer.start()
     with Cluster(ClusterOptions(work=folder, env=env, console=console)) as cluster:
         _set_distances(cluster, options.swaps[0].cloud)
         _wait_for_routes(cluster.doors, ROUTES_S)
+        scorer.join()
         started_s = time.time()
         load = LoadGenerator(schedule.requests, cluster.doors, options.speed, _score, TIMEOUT_S)
         with Observer(cluster.doors, options.slot_s) as observer, load:
             _watch(name, options, cluster, load, observer, console)
+        admin = ServingAdmin(cluster.serving_urls["aws"], str(cluster.env["OPPORTUNE_ADMIN_TOKEN"]))
+        first_model = ask_first_model(admin, model, [request.item for request in schedule.requests], _score)
     outcomes = sorted(load.outcomes(), key=lambda outcome: outcome.due_s)
     jobs = observer.jobs()
     arm = Arm(
@@ -171,6 +184,7 @@ def _run_arm(name: str, policy: str, options: DemoOptions, schedule: Schedule, m
         ),
         traces=collect(cluster.log_dir, [record.job.trace_id for record in jobs]),
         feedback_failed=load.feedback_failed,
+        first_model=first_model,
     )
     _write_records(folder, arm)
     return arm
@@ -279,5 +293,7 @@ def _notes(options: DemoOptions, schedule: Schedule) -> tuple[str, ...]:
         "latency is measured from the moment a request was due (open loop), so stalls are not left out",
         "dollars: training time on the simulated clock at the settings' prices, plus the value of quality lost "
         "(quality is 0.5 BLEU-1 + 0.5 exact match); the machines that serve are the same in every arm and left out",
+        "never: the model that the run began with, loaded again after the run on the engine that served and asked "
+        "every question of the run once; its answers stand for each time the question was asked",
     )
     return (*schedule.notes, *shares)

@@ -1,4 +1,4 @@
-"""Who asks what, and when: a seeded schedule of requests over a pool of questions.
+"""Workload of a run: a seeded schedule of requests over a pool of questions, steady, with a spike, or drifting.
 
 A pool is ordered into groups (topics of the built-in questions, periods of a dated file). What is asked follows two
 rules seen in real question streams: a question exists from its birth on, and its popularity decays with age. So drift

@@ -1,0 +1,1 @@
+"""Processes of a run: supervisor, orphan cleanup, latency proxy, Prometheus, training containers."""

@@ -1,8 +1,8 @@
-"""Ends what a supervisor leaves behind when it is killed before it can clean up.
+"""Orphan processes: ends what a supervisor leaves behind when it is killed before it can clean up.
 
-`python -m local.processes.reaper MARK` waits until its standard input closes, which the kernel does when the supervisor ends,
-however it ends. Then every process that carries MARK in its environment is ended. A supervisor that stopped
-everything itself leaves nothing to find.
+`python -m local.processes.reaper MARK` waits until its standard input closes, which the kernel does when the
+supervisor ends, however it ends. Then every process that carries MARK in its environment is ended. A supervisor that
+stopped everything itself leaves nothing to find.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Starts processes, waits until they are healthy, and ends all of them however this process ends.
+"""Process supervisor: starts processes, waits until they are healthy, ends all of them however this process ends.
 
     with Supervisor(log_dir) as supervisor:
         supervisor.start(Service("web", [sys.executable, "-m", "web"], health=http_ok(f"http://127.0.0.1:{port}/")))

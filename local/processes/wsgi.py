@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
@@ -45,3 +46,11 @@ def request_headers(environ: dict[str, Any]) -> dict[str, str]:
 def request_body(environ: dict[str, Any]) -> bytes:
     """The whole body; the server has already unchunked and bounded it."""
     return bytes(environ["wsgi.input"].read())
+
+
+def status_line(status: int) -> str:
+    """`404 Not Found`; a code that nobody registered is called Unknown."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"{status} Unknown"

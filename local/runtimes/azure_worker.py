@@ -1,18 +1,20 @@
-"""Azure's own Python worker library over an unpacked package: python local/runtimes/azure_worker.py PACKAGE (Python 3.13).
+"""Azure's own Python worker library over an unpacked package: python local/runtimes/azure_worker.py PACKAGE (3.13).
 
 Indexes function_app.py as the Functions host asks it to, writes what it found as one JSON line, then reads one
-invocation per line and answers each with one:
+invocation per line and answers each with one when it is done:
 
-    {"function": "retrain", "inputs": {"message": ["string", "..."]}, "metadata": {"Id": ["string", "1"]}}
-    {"ok": true, "returned": ..., "error": null}
+    {"number": 1, "function": "retrain", "inputs": {"message": ["string", "..."]}, "metadata": {"Id": ["string", "1"]}}
+    {"number": 1, "ok": true, "returned": ..., "error": null}
 
-The host speaks gRPC with the worker; plain classes stand in for its messages here. Inner names of the library are
-used, so its version is fixed in requirements/runtimes.in.
+Bytes, and the bodies of HTTP requests and answers, travel as base64. The host speaks gRPC with the worker; plain
+classes stand in for its messages here. Inner names of the library are used, so its version is fixed in
+requirements/runtimes.in.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import sys
 from types import SimpleNamespace
@@ -50,7 +52,7 @@ def _plain(datum: Any) -> Any:
         return {str(name): _plain(part) for name, part in value.items()}
     if isinstance(value, list):
         return [_plain(part) for part in value]
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
 def _datum(kind: str, value: Any) -> Any:
@@ -62,7 +64,9 @@ def _datum(kind: str, value: Any) -> Any:
             name: {key: Datum(part, "string") for key, part in value.get(name, {}).items()}
             for name in ("headers", "params", "query")
         }
-        return Datum({**text, **tables, "body": Datum(value.get("body", "").encode(), "bytes")}, "http")
+        return Datum({**text, **tables, "body": Datum(base64.b64decode(value.get("body", "")), "bytes")}, "http")
+    if kind == "bytes":
+        value = base64.b64decode(value)
     return Datum(value, kind)
 
 
@@ -86,15 +90,21 @@ async def _serve(package: str, requests: TextIO, answers: TextIO) -> None:
     ids = {found.name: found.function_id for found in metadata}
     bindings = {found.name: [json.loads(binding) for binding in found.raw_bindings] for found in metadata}
     tell({"functions": bindings, "error": None})
-    for number, line in enumerate(requests):
-        asked = json.loads(line)
+
+    async def run(asked: dict[str, Any]) -> None:
         ok, returned, _, error, _ = await native_invocation.invocation_request_native(
-            str(number),
+            str(asked["number"]),
             ids[asked["function"]],
             [(name, _datum(*pair)) for name, pair in asked["inputs"].items()],
             {name: _datum(*pair) for name, pair in asked.get("metadata", {}).items()},
         )
-        tell({"ok": ok, "returned": _plain(returned), "error": error})
+        tell({"number": asked["number"], "ok": ok, "returned": _plain(returned), "error": error})
+
+    loop, running = asyncio.get_running_loop(), set()
+    while line := await loop.run_in_executor(None, requests.readline):
+        task = loop.create_task(run(json.loads(line)))
+        running.add(task)
+        task.add_done_callback(running.discard)
 
 
 def main() -> None:

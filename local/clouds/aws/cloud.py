@@ -13,14 +13,14 @@ import os
 import signal
 from types import FrameType
 
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
 from local.clouds.aws import sagemaker
 from local.clouds.aws.endpoints import EndpointDriver
 from local.clouds.aws.training import TrainingRunner, work_dir
+from local.compat import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from local.processes.logs import log_to_stderr
-from local.processes.serving import ServingAdmin
+from local.processes.serving_admin import ServingAdmin
 
 
 def main() -> None:

@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from moto.core.utils import utcnow
+from botocore.exceptions import BotoCoreError, ClientError  # noqa: TID251 - plays the cloud, not a use case
 
 from local.clouds.aws.training import download
-from local.processes.serving import ServingAdmin, unpack
+from local.compat import running_variants, utcnow
+from local.processes.serving_admin import ServingAdmin, unpack
 from shared.errors import OpportuneError
 
 log = logging.getLogger(__name__)
@@ -36,13 +37,13 @@ class EndpointDriver:
         variant = config.production_variants[0]
         try:
             self._swap(variant["VariantName"], model.primary_container.get("ModelDataUrl"))
-        except (OpportuneError, OSError) as exc:
+        except (BotoCoreError, ClientError, OpportuneError, OSError) as exc:
             # An endpoint that served before goes on serving its old variant, with the reason of the failure.
             endpoint.failure_reason = str(exc)[:1024]
             endpoint.endpoint_status = "Failed" if creating else "InService"
             log.warning("endpoint %s: %s", endpoint.endpoint_name, exc)
         else:
-            endpoint.production_variants = endpoint._process_production_variants(config.production_variants)
+            endpoint.production_variants = running_variants(endpoint, config.production_variants)
             endpoint.endpoint_config_name = config.endpoint_config_name
             endpoint.failure_reason = None
             endpoint.endpoint_status = "InService"

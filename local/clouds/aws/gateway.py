@@ -1,4 +1,4 @@
-"""API Gateway's HTTP API (payload format 2.0) in front of one Lambda handler, as a WSGI application."""
+"""API Gateway's HTTP API (payload format 2.0) in front of one Lambda function, as a WSGI application."""
 
 from __future__ import annotations
 
@@ -10,33 +10,32 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from local.clouds.aws.invoke import ACCOUNT, invoke
-from local.processes.wsgi import StartResponse, request_body, request_headers
+from local.clouds.aws.sdk import ACCOUNT
+from local.processes.wsgi import StartResponse, request_body, request_headers, status_line
+from local.runtimes import FunctionError, LambdaFunction
 
 log = logging.getLogger(__name__)
 
-TIMEOUT_S: Final = 30.0
 _TEXT: Final = ("text/", "application/json", "application/xml", "application/javascript")
 
 
 class Gateway:
     """Turns requests into events and answers back into responses."""
 
-    def __init__(self, dotted: str) -> None:
-        self._dotted = dotted
+    def __init__(self, function: LambdaFunction) -> None:
+        self._function = function
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         try:
-            status, headers, body = response_of(invoke(self._dotted, event_of(environ), TIMEOUT_S))
-        except Exception:  # the gateway outlives whatever a handler raises or answers
-            log.exception("%s failed for %s %s", self._dotted, environ["REQUEST_METHOD"], environ["PATH_INFO"])
+            status, headers, body = response_of(self._function.invoke(event_of(environ)))
+        except (FunctionError, ValueError, TypeError, AttributeError) as exc:  # it raised, or answered nonsense
+            log.error("%s %s: %s: %s", environ["REQUEST_METHOD"], environ["PATH_INFO"], self._function.name, exc)
             status, headers, body = 500, [("content-type", "application/json")], b'{"message":"Internal Server Error"}'
         headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
-        start_response(f"{status} {_phrase(status)}", [*headers, ("content-length", str(len(body)))])
+        start_response(status_line(status), [*headers, ("content-length", str(len(body)))])
         return [body]
 
 
@@ -95,10 +94,10 @@ def _encoded(body: bytes, content_type: str) -> tuple[str, bool]:
 
 
 def response_of(answer: Any) -> tuple[int, list[tuple[str, str]], bytes]:
-    """Status, headers and body of a handler's answer; one without a status code is a JSON body.
+    """Status, headers and body of a function's answer; one without a status code is a JSON body.
 
     Raises:
-        ValueError, TypeError: the answer is not one that a gateway can pass on.
+        ValueError, TypeError, AttributeError: the answer is not one that a gateway can pass on.
     """
     if not isinstance(answer, dict) or "statusCode" not in answer:
         body = answer if isinstance(answer, str) else json.dumps(answer)
@@ -113,10 +112,3 @@ def response_of(answer: Any) -> tuple[int, list[tuple[str, str]], bytes]:
     except binascii.Error as exc:
         raise ValueError(f"the body is not base64: {exc}") from exc
     return int(answer["statusCode"]), headers, body_bytes
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Unknown"

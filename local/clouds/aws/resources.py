@@ -1,4 +1,4 @@
-"""Makes in the embedded AWS what serverless.yml makes in a real account; safe to repeat."""
+"""Bucket, table, queues, rule and endpoint in the embedded AWS, as serverless.yml makes them; safe to repeat."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-import boto3  # noqa: TID251 - plays the deployment, not a use case; several clouds may be alive in one process
 from botocore.exceptions import ClientError  # noqa: TID251
 
-from local.clouds.aws.host import EVENTS_QUEUE
-from local.clouds.aws.invoke import ACCOUNT
+from local.clouds.aws.sdk import ACCOUNT, REGION, client
 from shared.settings import Settings
 
-REGION: Final = "us-east-1"
+#: the queue between EventBridge and the completion handler; it exists in the embedded cloud only
+EVENTS_QUEUE: Final = "opportune-local-events"
 MAX_RECEIVE_COUNT: Final = 5
 TRAINING_ENDED: Final = {
     "source": ["aws.sagemaker"],
@@ -24,12 +23,12 @@ TRAINING_ENDED: Final = {
 
 def make_resources(url: str, settings: Settings, visibility_s: int) -> None:
     """Bucket, table, queues with redrive, and the rule for the end of training jobs."""
-    _client(url, "s3").create_bucket(Bucket=settings.bucket)
-    _make_table(_client(url, "dynamodb"), settings.table)
-    sqs = _client(url, "sqs")
+    client("s3", url).create_bucket(Bucket=settings.bucket)
+    _make_table(client("dynamodb", url), settings.table)
+    sqs = client("sqs", url)
     _make_queue(sqs, settings.queue, settings.dead_letter_queue, visibility_s)
     _make_queue(sqs, EVENTS_QUEUE, f"{EVENTS_QUEUE}-dlq", visibility_s)
-    events = _client(url, "events")
+    events = client("events", url)
     events.put_rule(Name="opportune-training-ended", EventPattern=json.dumps(TRAINING_ENDED))
     target = {"Id": "training-events", "Arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{EVENTS_QUEUE}"}
     events.put_targets(Rule="opportune-training-ended", Targets=[target])
@@ -37,7 +36,7 @@ def make_resources(url: str, settings: Settings, visibility_s: int) -> None:
 
 def make_endpoint(url: str, settings: Settings) -> None:
     """The SageMaker endpoint, serving the model that came with the image as version `base`; once the process is up."""
-    sagemaker = _client(url, "sagemaker")
+    sagemaker = client("sagemaker", url)
     name = f"{settings.sagemaker_endpoint}-base"
     role = settings.sagemaker_role_arn
     sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": settings.sagemaker_image}, ExecutionRoleArn=role)
@@ -49,12 +48,6 @@ def make_endpoint(url: str, settings: Settings) -> None:
     }
     sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
     sagemaker.create_endpoint(EndpointName=settings.sagemaker_endpoint, EndpointConfigName=name)
-
-
-def _client(url: str, service: str) -> Any:
-    return boto3.client(
-        service, endpoint_url=url, region_name=REGION, aws_access_key_id="local", aws_secret_access_key="local"
-    )
 
 
 def _make_queue(sqs: Any, name: str, dead_letters: str, visibility_s: int) -> None:

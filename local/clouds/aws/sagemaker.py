@@ -9,13 +9,19 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from moto.core.responses import ActionResult, EmptyResult
-from moto.sagemaker.exceptions import ResourceInUseException, ValidationError
-from moto.sagemaker.models import FakeEndpointConfig, SageMakerModelBackend
-from moto.sagemaker.responses import SageMakerResponse
-
 from local.clouds.aws.endpoints import EndpointDriver
 from local.clouds.aws.training import RUNNING, TrainingRunner
+from local.compat import (
+    ActionResult,
+    EmptyResult,
+    FakeEndpointConfig,
+    ResourceInUseException,
+    SageMakerModelBackend,
+    SageMakerResponse,
+    ValidationError,
+    model_named,
+    parameter,
+)
 
 _INSTANCE_TYPE: Final = re.compile(r"^ml\.[a-z0-9]+\.[a-z0-9]+$")
 
@@ -31,18 +37,18 @@ def _patch_training(runner: TrainingRunner) -> None:
     create = SageMakerResponse.create_training_job
 
     def create_training_job(self: Any) -> Any:
-        name = self._get_param("TrainingJobName")
+        name = parameter(self, "TrainingJobName")
         jobs = self.sagemaker_backend.training_jobs
         if name in jobs:
             raise ResourceInUseException(f"Job name must be unique within an AWS account and region: {jobs[name].arn}")
         answer = create(self)
         job = jobs[name]
-        job.environment = self._get_param("Environment") or {}
+        job.environment = parameter(self, "Environment") or {}
         runner.submit(job)
         return answer
 
     def stop_training_job(self: Any) -> Any:
-        name = self._get_param("TrainingJobName")
+        name = parameter(self, "TrainingJobName")
         job = self.sagemaker_backend.training_jobs.get(name)
         if job is None:
             raise ValidationError(f"Could not find training job '{name}'.")
@@ -62,8 +68,8 @@ def _patch_models() -> None:
     create_model, create_config = SageMakerModelBackend.create_model, SageMakerModelBackend.create_endpoint_config
 
     def create_model_once(self: Any, model_name: str, *args: Any, **kwargs: Any) -> Any:
-        if model_name in self._models:
-            raise ValidationError(f'Cannot create already existing model "{self._models[model_name].arn}".')
+        if (found := model_named(self, model_name)) is not None:
+            raise ValidationError(f'Cannot create already existing model "{found.arn}".')
         return create_model(self, model_name, *args, **kwargs)
 
     def create_config_once(self: Any, endpoint_config_name: str, *args: Any, **kwargs: Any) -> Any:
@@ -86,7 +92,7 @@ def _patch_endpoints(driver: EndpointDriver) -> None:
 
     def start(backend: Any, endpoint: Any, config_name: str, status: str) -> None:
         config = backend.endpoint_configs[config_name]
-        model = backend._models[config.production_variants[0]["ModelName"]]
+        model = model_named(backend, config.production_variants[0]["ModelName"])
         endpoint.endpoint_status = status
         driver.submit(endpoint, config, model)
 
@@ -98,7 +104,7 @@ def _patch_endpoints(driver: EndpointDriver) -> None:
         return endpoint
 
     def update_endpoint(self: Any) -> Any:
-        name, config_name = self._get_param("EndpointName"), self._get_param("EndpointConfigName")
+        name, config_name = parameter(self, "EndpointName"), parameter(self, "EndpointConfigName")
         backend = self.sagemaker_backend
         backend.describe_endpoint(name)  # raises when it does not exist
         backend.describe_endpoint_config(config_name)

@@ -14,12 +14,11 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any, Final
 
-from moto.core.utils import utcnow
+from botocore.exceptions import BotoCoreError, ClientError  # noqa: TID251 - the cloud itself, not a use case
 
-from functions.bootstrap import aws_session
+from local.clouds.aws.sdk import client
+from local.compat import utcnow
 from local.processes.container import ROOT, ContainerProcess, Ended, container_log, image_command, image_env
-from shared.adapters.aws.objects import S3Objects
-from shared.adapters.aws.session import translated
 from shared.errors import OpportuneError
 
 log = logging.getLogger(__name__)
@@ -80,7 +79,7 @@ class TrainingRunner:
         root = self._work_dir / name
         try:
             status, secondary, reason = self._train(job, root)
-        except (OpportuneError, OSError, tarfile.TarError) as exc:
+        except (BotoCoreError, ClientError, OpportuneError, OSError, tarfile.TarError) as exc:
             status, secondary, reason = "Failed", "Failed", f"ClientError: {exc}"
         now = utcnow()
         if job.training_start_time:
@@ -149,23 +148,25 @@ def _log_failure(future: Future[None]) -> None:
 def download(uri: str, folder: Path) -> None:
     """All objects under an s3:// prefix, with their paths below it; a single object keeps its name."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    store = S3Objects(aws_session(), bucket)
+    s3 = client("s3")
     folder.mkdir(parents=True, exist_ok=True)
-    for key in store.list(prefix):
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    for key in [found["Key"] for page in pages for found in page.get("Contents", [])]:
         if key.endswith("/"):
             continue
         relative = key.rpartition("/")[2] if key == prefix else key[len(prefix) :].lstrip("/")
         target = folder / relative
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(store.get(key))
+        target.write_bytes(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
 
 
 def upload(folder: Path, uri: str) -> None:
     """Every file below `folder` to the s3:// prefix."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    store = S3Objects(aws_session(), bucket)
+    s3 = client("s3")
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        store.put(f"{prefix.rstrip('/')}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+        key = f"{prefix.rstrip('/')}/{path.relative_to(folder).as_posix()}"
+        s3.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
 
 
 def _upload_model(job: Any, root: Path) -> str:
@@ -176,7 +177,7 @@ def _upload_model(job: Any, root: Path) -> str:
     base = job.output_data_config["S3OutputPath"].rstrip("/")
     uri = f"{base}/{job.training_job_name}/output/model.tar.gz"
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    S3Objects(aws_session(), bucket).put(key, archive.read_bytes())
+    client("s3").put_object(Bucket=bucket, Key=key, Body=archive.read_bytes())
     return uri
 
 
@@ -255,17 +256,13 @@ def _announce(job: Any) -> None:
         if moment := getattr(job, key):
             detail[job.camelCase(key)] = round(moment.replace(tzinfo=UTC).timestamp() * 1000)
     detail["Tags"] = {tag["Key"]: tag["Value"] for tag in job.tags}
-    with translated("EventBridge"):
-        aws_session().client("events").put_events(
-            Entries=[
-                {
-                    "Source": "aws.sagemaker",
-                    "DetailType": "SageMaker Training Job State Change",
-                    "Resources": [job.arn],
-                    "Detail": json.dumps(detail),
-                }
-            ]
-        )
+    entry = {
+        "Source": "aws.sagemaker",
+        "DetailType": "SageMaker Training Job State Change",
+        "Resources": [job.arn],
+        "Detail": json.dumps(detail),
+    }
+    client("events").put_events(Entries=[entry])
 
 
 def work_dir() -> Path:

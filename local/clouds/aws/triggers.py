@@ -1,4 +1,4 @@
-"""What AWS does between a clock or a queue and a Lambda function: schedule, event source mapping, rule target."""
+"""Lambda triggers: EventBridge schedule and rule target, and the SQS event source mapping with partial batches."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import time
 import uuid
 from typing import Any, Final
 
-from functions.bootstrap import aws_session
-from local.clouds.aws.invoke import ACCOUNT, invoke
+from botocore.exceptions import BotoCoreError, ClientError  # noqa: TID251 - the poller is part of the cloud
+
+from local.clouds.aws.sdk import ACCOUNT, client
+from local.runtimes import FunctionError, LambdaFunction
 from shared.contracts import slot_of
-from shared.errors import OpportuneError
 
 log = logging.getLogger(__name__)
 
@@ -21,14 +22,14 @@ BATCH: Final = 10
 LONG_POLL_S: Final = 5
 
 
-def run_schedule(dotted: str, slot_seconds: float, stop: threading.Event) -> None:
-    """Call the handler at the start of every slot. A slot that passed while the handler ran is skipped."""
+def run_schedule(function: LambdaFunction, slot_seconds: float, stop: threading.Event) -> None:
+    """Invoke the function at the start of every slot. A slot that passed while it ran is skipped."""
     due = slot_of(time.time(), slot_seconds) + slot_seconds
     while not stop.wait(max(0.0, due - time.time())):
         try:
-            invoke(dotted, scheduled_event(due))
-        except Exception:  # the host outlives whatever a handler raises
-            log.exception("%s failed for slot %s", dotted, due)
+            function.invoke(scheduled_event(due))
+        except FunctionError as exc:
+            log.error("%s failed for slot %s: %s", function.name, due, exc)
         due = max(due, slot_of(time.time(), slot_seconds)) + slot_seconds
 
 
@@ -48,39 +49,39 @@ def scheduled_event(due_s: float) -> dict[str, Any]:
     }
 
 
-def run_queue(dotted: str, queue: str, stop: threading.Event) -> None:
+def run_queue(function: LambdaFunction, queue: str, stop: threading.Event) -> None:
     """An SQS event source mapping with ReportBatchItemFailures: what succeeded is deleted, the rest comes again."""
-    sqs = aws_session().client("sqs")
+    sqs = client("sqs")
     arn = f"arn:aws:sqs:us-east-1:{ACCOUNT}:{queue}"
     for url, messages in _receive(queue, stop):
         event = {"Records": [_record(message, arn) for message in messages]}
         try:
-            failed = failed_ids(invoke(dotted, event), {m["MessageId"] for m in messages})
-        except Exception:  # the host outlives whatever a handler raises; the messages become visible again
-            log.exception("%s failed for %d messages of %s", dotted, len(messages), queue)
+            failed = failed_ids(function.invoke(event), {m["MessageId"] for m in messages})
+        except FunctionError as exc:  # the messages become visible again
+            log.error("%s failed for %d messages of %s: %s", function.name, len(messages), queue, exc)
             continue
         for message in messages:
             if message["MessageId"] in failed:
-                log.warning("%s reported message %s as failed", dotted, message["MessageId"])
+                log.warning("%s reported message %s as failed", function.name, message["MessageId"])
             else:
                 sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
 
 
-def run_events(dotted: str, queue: str, stop: threading.Event) -> None:
+def run_events(function: LambdaFunction, queue: str, stop: threading.Event) -> None:
     """A rule's Lambda target: one event a call. moto's rules reach queues only, so a queue stands between."""
-    sqs = aws_session().client("sqs")
+    sqs = client("sqs")
     for url, messages in _receive(queue, stop):
         for message in messages:
             try:
-                invoke(dotted, json.loads(message["Body"]))
-            except Exception:  # as in Lambda, an event whose handler fails is delivered again
-                log.exception("%s failed for event %s", dotted, message["MessageId"])
+                function.invoke(json.loads(message["Body"]))
+            except FunctionError as exc:  # as in Lambda, it is delivered again
+                log.error("%s failed for event %s: %s", function.name, message["MessageId"], exc)
             else:
                 sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
 
 
 def failed_ids(answer: Any, sent: set[str]) -> set[str]:
-    """The message ids that a handler's partial batch response calls failed.
+    """The message ids that a function's partial batch response calls failed.
 
     As Lambda does: no or an empty answer is success, an answer that cannot be read fails the whole batch.
     """
@@ -95,9 +96,7 @@ def failed_ids(answer: Any, sent: set[str]) -> set[str]:
 
 def _receive(queue: str, stop: threading.Event) -> Any:
     """Yield (queue url, messages) until `stop`; outlives an unreachable queue."""
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: TID251 - the poller is part of the cloud
-
-    sqs = aws_session().client("sqs")
+    sqs = client("sqs")
     while not stop.is_set():
         try:
             url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
@@ -110,7 +109,7 @@ def _receive(queue: str, stop: threading.Event) -> Any:
             )
             if messages := answer.get("Messages"):
                 yield url, messages
-        except (BotoCoreError, ClientError, OpportuneError) as exc:
+        except (BotoCoreError, ClientError) as exc:
             log.warning("queue %s: %s", queue, exc)
             stop.wait(1.0)
 

@@ -1,0 +1,1 @@
+"""The embedded Azure: Azurite, Azure ML that trains and serves, and the Functions host."""

@@ -13,7 +13,7 @@ from typing import Any
 from azure.core.exceptions import AzureError
 
 from local.clouds.azure.storage import Datastore
-from local.processes.serving import ServingAdmin, unpack
+from local.processes.serving_admin import ServingAdmin, unpack
 from shared.errors import OpportuneError
 
 log = logging.getLogger(__name__)

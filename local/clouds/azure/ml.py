@@ -21,7 +21,7 @@ from local.clouds.azure.endpoints import Endpoints
 from local.clouds.azure.jobs import BadJobError, JobRunner
 from local.clouds.azure.storage import Datastore
 from local.processes.logs import log_to_stderr
-from local.processes.serving import ServingAdmin
+from local.processes.serving_admin import ServingAdmin
 from local.processes.wsgi import serve
 from shared.errors import OpportuneError
 

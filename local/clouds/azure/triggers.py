@@ -1,21 +1,22 @@
-"""What the Functions host does between a clock or a queue and a function."""
+"""Azure Functions triggers: the timer, and the Storage Queue with its retries and poison queue."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import datetime as dt
+import json
 import logging
 import os
 import threading
 import time
 from typing import Any, Final
 
-import azure.functions as func
 from azure.core.exceptions import AzureError
 
 from local.clouds.azure.app import Function, HostConfig, resolve
 from local.clouds.azure.storage import make, queue_client
+from local.runtimes import FunctionError
 from shared.contracts import slot_of
 
 log = logging.getLogger(__name__)
@@ -30,17 +31,19 @@ def run_timer(function: Function, slot_seconds: float, stop: threading.Event) ->
     """Call the function at the start of every slot, which stands in for its NCRONTAB schedule of one a slot."""
     due = slot_of(time.time(), slot_seconds) + slot_seconds
     while not stop.wait(max(0.0, due - time.time())):
-        late = time.time() - due > slot_seconds
-        status = {
-            "Last": _iso(due - slot_seconds),
-            "Next": _iso(due + slot_seconds),
-            "LastUpdated": _iso(due - slot_seconds),
+        info = {
+            "Schedule": {"AdjustForDST": True},
+            "ScheduleStatus": {
+                "Last": _iso(due - slot_seconds),
+                "Next": _iso(due + slot_seconds),
+                "LastUpdated": _iso(due - slot_seconds),
+            },
+            "IsPastDue": time.time() - due > slot_seconds,
         }
-        request = func.timer.TimerRequest(past_due=late, schedule_status=status, schedule={"AdjustForDST": True})
         try:
-            function.invoke(request)
-        except Exception:  # the host outlives whatever a function raises
-            log.exception("%s failed for slot %s", function.name, due)
+            function.invoke("json", json.dumps(info))
+        except FunctionError as exc:
+            log.error("%s failed for slot %s: %s", function.name, due, exc)
         due = max(due, slot_of(time.time(), slot_seconds)) + slot_seconds
 
 
@@ -68,25 +71,32 @@ def _handle(function: Function, message: Any, queue: Any, poison: Any, config: H
         log.error("%s: message %s is not base64; it goes to the poison queue", function.name, message.id)
         _poison(message, queue, poison)
         return
-    value = func.queue.QueueMessage(
-        id=message.id,
-        body=body,
-        dequeue_count=message.dequeue_count,
-        expiration_time=message.expires_on,
-        insertion_time=message.inserted_on,
-        time_next_visible=message.next_visible_on,
-        pop_receipt=message.pop_receipt,
-    )
+    metadata = {
+        "Id": ["string", message.id],
+        "DequeueCount": ["json", str(message.dequeue_count)],
+        "ExpirationTime": ["json", json.dumps(message.expires_on.isoformat())],
+        "InsertionTime": ["json", json.dumps(message.inserted_on.isoformat())],
+        "NextVisibleTime": ["json", json.dumps(message.next_visible_on.isoformat())],
+        "PopReceipt": ["string", message.pop_receipt],
+    }
     try:
-        function.invoke(value)
-    except Exception:  # the host outlives whatever a function raises
-        log.exception("%s failed for message %s, delivery %d", function.name, message.id, message.dequeue_count)
+        function.invoke(*_payload(body), metadata)
+    except FunctionError as exc:
+        log.error("%s failed for message %s, delivery %d: %s", function.name, message.id, message.dequeue_count, exc)
         if message.dequeue_count >= config.max_dequeue_count:
             _poison(message, queue, poison)
         else:
             queue.update_message(message, visibility_timeout=int(config.visibility_timeout_s))
     else:
         queue.delete_message(message)
+
+
+def _payload(body: bytes) -> tuple[str, str]:
+    """The message as the host hands it over: text, or bytes that are none."""
+    try:
+        return "string", body.decode()
+    except UnicodeDecodeError:
+        return "bytes", base64.b64encode(body).decode()
 
 
 def _poison(message: Any, queue: Any, poison: Any) -> None:

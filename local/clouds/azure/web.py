@@ -1,23 +1,23 @@
-"""The Functions host's HTTP face: routes to HTTP functions, and the webhook that Event Grid posts to."""
+"""Azure Functions' HTTP triggers and Event Grid webhook, as a WSGI application."""
 
 from __future__ import annotations
 
-import datetime as dt
+import base64
 import json
 import logging
 import re
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
-import azure.functions as func
-
 from local.clouds.azure.app import Function, HostConfig
-from local.processes.wsgi import StartResponse, request_body, request_headers
+from local.processes.wsgi import StartResponse, request_body, request_headers, status_line
+from local.runtimes import FunctionError
 
 log = logging.getLogger(__name__)
 
+#: what an event of the Event Grid schema always has
+EVENT_FIELDS: Final = frozenset({"id", "topic", "subject", "eventType", "eventTime", "data", "dataVersion"})
 WEBHOOK: Final = "/runtime/webhooks/eventgrid"
 Answer = tuple[int, list[tuple[str, str]], bytes]
 
@@ -35,8 +35,7 @@ class Web:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         status, headers, body = self._answer(environ)
         headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
-        phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Unknown"
-        start_response(f"{status} {phrase}", [*headers, ("content-length", str(len(body)))])
+        start_response(status_line(status), [*headers, ("content-length", str(len(body)))])
         return [body]
 
     def _answer(self, environ: dict[str, Any]) -> Answer:
@@ -53,28 +52,26 @@ class Web:
         headers, query = request_headers(environ), environ.get("QUERY_STRING", "")
         host = headers.get("host", "localhost")
         url = f"http://{host}{environ['PATH_INFO']}" + (f"?{query}" if query else "")
-        request = func.HttpRequest(
-            environ["REQUEST_METHOD"],
-            url,
-            headers=headers,
-            params=dict(parse_qsl(query, keep_blank_values=True)),
-            route_params={name: unquote(value) for name, value in route.items()},
-            body=request_body(environ),
-        )
+        request = {
+            "method": environ["REQUEST_METHOD"],
+            "url": url,
+            "headers": headers,
+            "query": dict(parse_qsl(query, keep_blank_values=True)),
+            "params": {name: unquote(value) for name, value in route.items()},
+            "body": base64.b64encode(request_body(environ)).decode(),
+        }
         try:
-            answer = function.invoke(request)
-        except Exception:  # the host outlives whatever a function raises
-            log.exception("%s failed for %s %s", function.name, environ["REQUEST_METHOD"], environ["PATH_INFO"])
+            answer = function.invoke("http", request)
+        except FunctionError as exc:
+            log.error("%s failed for %s %s: %s", function.name, environ["REQUEST_METHOD"], environ["PATH_INFO"], exc)
             return 500, [], b""
         if isinstance(answer, str):
             return 200, [("content-type", "text/plain; charset=utf-8")], answer.encode()
-        if not isinstance(answer, func.HttpResponse):
-            log.error("%s answered with %s, not an HttpResponse", function.name, type(answer).__name__)
+        if not isinstance(answer, dict) or "status_code" not in answer:
+            log.error("%s answered with %.200r, not an HttpResponse", function.name, answer)
             return 500, [], b""
-        found = [(name, value) for name, value in answer.headers.items()]
-        if not any(name.lower() == "content-type" for name, _ in found):
-            found.append(("content-type", f"{answer.mimetype}; charset={answer.charset}"))
-        return answer.status_code, found, answer.get_body()
+        found = [(str(name), str(value)) for name, value in answer["headers"].items()]
+        return int(answer["status_code"]), found, base64.b64decode(answer["body"] or "")
 
     def _event_grid(self, environ: dict[str, Any]) -> Answer:
         """Event Grid's deliveries: 200 when every event was handled, else 500, and Event Grid tries again."""
@@ -88,29 +85,18 @@ class Web:
             if request_headers(environ).get("aeg-event-type") == "SubscriptionValidation":
                 code = events[0]["data"]["validationCode"]
                 return 200, [("content-type", "application/json")], json.dumps({"validationResponse": code}).encode()
-            values = [event_of(event) for event in events]
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as exc:
+            missing = {name for event in events for name in EVENT_FIELDS - set(event)}
+        except (ValueError, KeyError, TypeError, IndexError) as exc:
             return 400, [], f"not an Event Grid delivery: {exc!r}".encode()
-        for value in values:
+        if missing:
+            return 400, [], f"not an Event Grid delivery: {', '.join(sorted(missing))} missing".encode()
+        for event in events:
             try:
-                function.invoke(value)
-            except Exception:  # the host outlives whatever a function raises
-                log.exception("%s failed for event %s", function.name, value.id)
+                function.invoke("json", json.dumps(event))
+            except FunctionError as exc:
+                log.error("%s failed for event %s: %s", function.name, event["id"], exc)
                 return 500, [], b""
         return 200, [], b""
-
-
-def event_of(event: dict[str, Any]) -> func.EventGridEvent:
-    """An event of the Event Grid schema. Raises KeyError, ValueError when it is not one."""
-    return func.EventGridEvent(
-        id=event["id"],
-        data=event["data"],
-        topic=event["topic"],
-        subject=event["subject"],
-        event_type=event["eventType"],
-        event_time=dt.datetime.fromisoformat(event["eventTime"].replace("Z", "+00:00")),
-        data_version=event["dataVersion"],
-    )
 
 
 def _route(function: Function) -> str:

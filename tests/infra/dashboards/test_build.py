@@ -6,11 +6,13 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infra.dashboards import build
 from infra.dashboards.build import files
 from infra.dashboards.grafana import COLUMNS, dashboard
 from infra.dashboards.rules import ALERTS, RECORDINGS, rules_yaml
@@ -146,3 +148,20 @@ def test_panels_fill_the_grid_without_overlap() -> None:
         cells = {(place["x"] + i, place["y"] + j) for i in range(place["w"]) for j in range(place["h"])}
         assert not cells & taken and place["x"] + place["w"] <= COLUMNS
         taken |= cells
+
+
+def test_check_names_what_is_out_of_date_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stale, fresh = tmp_path / "prometheus" / "rules.yml", tmp_path / "grafana" / "opportune.json"
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["build", "--check"])
+    with pytest.raises(SystemExit) as ended:
+        build.main()
+    assert ended.value.code == 1 and not stale.exists()
+    assert "rules.yml is out of date" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["build"])
+    build.main()
+    monkeypatch.setattr(sys, "argv", ["build", "--check"])
+    build.main()
+    assert stale.exists() and fresh.exists()

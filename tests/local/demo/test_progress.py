@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from local.demo.load import Outcome
+from local.demo.load_generator import Outcome
 from local.demo.progress import Now, Progress, line, panel
 from shared.contracts import Cloud
 

@@ -1,4 +1,4 @@
-"""The embedded Lambda feeds handlers as AWS does, and outlives what they do wrong."""
+"""The embedded Lambda feeds functions, in Lambda's runtime, as AWS does, and outlives what they do wrong."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ HANDLERS = textwrap.dedent(
     def note(name, event, context):
         line = json.dumps({"event": event, "id": context.aws_request_id,
                            "left_ms": context.get_remaining_time_in_millis()})
-        with (pathlib.Path(os.environ["NOTES"]) / name).open("a") as out:
+        with (pathlib.Path(os.environ["OPPORTUNE_NOTES"]) / name).open("a") as out:
             out.write(line + "\\n")
 
     def schedule(event, context):
@@ -66,8 +66,7 @@ def host(local_aws: Any, running: Any, tmp_path_factory: pytest.TempPathFactory)
     )["QueueUrl"]
     sqs.create_queue(QueueName="t-events", Attributes={"VisibilityTimeout": "1"})
     env = {
-        "PYTHONPATH": str(folder),
-        "NOTES": str(folder),
+        "OPPORTUNE_NOTES": str(folder),
         "AWS_ENDPOINT_URL": local_aws.url,
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
@@ -82,6 +81,8 @@ def host(local_aws: Any, running: Any, tmp_path_factory: pytest.TempPathFactory)
         "local.clouds.aws.host",
         "--http-port",
         str(port),
+        "--package",
+        str(folder),
         *names,
         "--events-queue=t-events",
     ]

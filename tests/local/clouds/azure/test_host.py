@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from local.clouds.azure.app import HostConfig, index, resolve
+from local.clouds.azure.app import HostConfig, functions_of, resolve
 from local.clouds.azure.storage import make_storage, queue_client
 from local.processes.supervisor import Service, Supervisor, free_port, tcp_ok
+from local.runtimes import AzureWorker, FunctionError
 from shared.errors import ConfigurationError, InvalidInputError
 
 pytestmark = pytest.mark.xdist_group("local-clouds")
@@ -24,23 +25,21 @@ APP = textwrap.dedent(
     """
     import json, os, pathlib
     import azure.functions as func
-    from flask import Flask, request
+    from werkzeug.wrappers import Request, Response
 
     def note(name, **what):
-        with (pathlib.Path(os.environ["NOTES"]) / name).open("a") as out:
+        with (pathlib.Path(os.environ["OPPORTUNE_NOTES"]) / name).open("a") as out:
             out.write(json.dumps(what) + "\\n")
 
-    web = Flask(__name__)
-
-    @web.route("/", defaults={"path": ""}, methods=["GET", "POST"])
-    @web.route("/<path:path>", methods=["GET", "POST"])
-    def everything(path):
-        if path == "explode":
+    @Request.application
+    def web(request):
+        if request.path == "/explode":
             raise RuntimeError("exploded")
-        return {"path": request.path, "args": request.args, "body": request.get_data(as_text=True),
-                "id": request.headers.get("X-Id")}, 201, {"X-Thing": "yes"}
+        if request.path == "/binary":
+            return Response(request.get_data()[::-1], mimetype="application/octet-stream")
+        return Response(json.dumps({"path": request.path, "args": request.args, "body": request.get_data(as_text=True),
+                                    "id": request.headers.get("X-Id")}), 201, {"X-Thing": "yes"})
 
-    web.config["PROPAGATE_EXCEPTIONS"] = True
     app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
     blueprint = func.Blueprint()
 
@@ -49,7 +48,7 @@ APP = textwrap.dedent(
         note("tick", past_due=timer.past_due)
         raise RuntimeError("a bad tick")
 
-    @blueprint.queue_trigger(arg_name="msg", queue_name="%RETRAIN_QUEUE%", connection="Storage")
+    @blueprint.queue_trigger(arg_name="msg", queue_name="%OPPORTUNE_RETRAIN_QUEUE%", connection="Storage")
     def retrain(msg: func.QueueMessage, context: func.Context) -> None:
         note("retrain", body=msg.get_body().decode(), count=msg.dequeue_count, function=context.function_name)
         if msg.get_body() == b"bad":
@@ -65,7 +64,7 @@ APP = textwrap.dedent(
 
     @app.route(route="{*route}", methods=["GET", "POST"])
     def http(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
-        return func.WsgiMiddleware(web.wsgi_app).handle(req, context)
+        return func.WsgiMiddleware(web).handle(req, context)
 
     @app.route(route="item/{id}", methods=["GET"])
     async def item(req: func.HttpRequest) -> func.HttpResponse:
@@ -90,20 +89,19 @@ class Host(NamedTuple):
 @pytest.fixture(scope="module")
 def host(azurite: Any, running: Supervisor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     folder, port = tmp_path_factory.mktemp("host"), free_port()
-    (folder / "tiny_app.py").write_text(APP)
+    (folder / "function_app.py").write_text(APP)
     (folder / "host.json").write_text(
         json.dumps({"version": "2.0", "extensions": {"http": {"routePrefix": ""}, "queues": {"maxDequeueCount": 3}}})
     )
     make_storage(azurite.connection, queues=["t-retrain"], containers=[], tables=[])
     env = {
-        "PYTHONPATH": str(folder),
-        "NOTES": str(folder),
+        "OPPORTUNE_NOTES": str(folder),
         "OPPORTUNE_AZURE_STORAGE_CONNECTION": azurite.connection,
         "OPPORTUNE_SLOT_SECONDS": "1",
-        "RETRAIN_QUEUE": "t-retrain",
+        "OPPORTUNE_RETRAIN_QUEUE": "t-retrain",
     }
-    command = [sys.executable, "-m", "local.clouds.azure.host", "--http-port", str(port), "--app", "tiny_app"]
-    running.start(Service("az-host", [*command, "--host-json", str(folder / "host.json")], tcp_ok(port), env))
+    command = [sys.executable, "-m", "local.clouds.azure.host", "--http-port", str(port), "--package", str(folder)]
+    running.start(Service("az-host", command, tcp_ok(port), env))
     queues = [queue_client(azurite.connection, name) for name in ("t-retrain", "t-retrain-poison")]
     yield Host(f"http://127.0.0.1:{port}", folder, *queues)
     running.stop_one("az-host")
@@ -169,6 +167,10 @@ def test_a_request_reaches_the_wsgi_app_behind_the_catch_all_route(host: Host) -
     assert ask(f"{host.url}/")[0] == 201
 
 
+def test_bodies_that_are_no_text_travel_unchanged(host: Host) -> None:
+    assert ask(f"{host.url}/binary", b"\x00\xff", {"Content-Type": "application/octet-stream"})[2] == b"\xff\x00"
+
+
 def test_a_literal_route_wins_over_the_catch_all_and_may_be_async(host: Host) -> None:
     status, headers, raw = ask(f"{host.url}/item/7")
     assert (status, json.loads(raw)) == (200, {"id": "7"})
@@ -220,7 +222,7 @@ def test_event_grids_handshake_is_answered(host: Host) -> None:
 def test_host_json_is_read_with_the_hosts_defaults(tmp_path: Path) -> None:
     path = tmp_path / "host.json"
     path.write_text('{"version": "2.0"}')
-    assert HostConfig.read(path) == HostConfig("api", 5, 16, 0.0, True)
+    assert HostConfig.read(path) == HostConfig("api", 5, 16, 0.0, True, 300.0)
     path.write_text('{"extensions": {"queues": {"visibilityTimeout": "00:01:30", "messageEncoding": "none"}}}')
     assert (HostConfig.read(path).visibility_timeout_s, HostConfig.read(path).base64) == (90.0, False)
     path.write_text("{")
@@ -234,11 +236,19 @@ def test_a_binding_names_a_setting() -> None:
         resolve("%B%", {})
 
 
-def test_a_binding_the_host_does_not_have_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "blob_app.py").write_text(
+def test_a_binding_the_host_does_not_have_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "function_app.py").write_text(
         "import azure.functions as func\napp = func.FunctionApp()\n"
         "@app.blob_trigger(arg_name='b', path='x', connection='c')\ndef seen(b: func.InputStream) -> None: ...\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(InvalidInputError, match="function seen: the embedded host has no blobTrigger"):
-        index("blob_app")
+    with (
+        AzureWorker(tmp_path, {}, tmp_path / "log") as worker,
+        pytest.raises(InvalidInputError, match="function seen: the embedded host has no blobTrigger"),
+    ):
+        functions_of(worker, HostConfig())
+
+
+def test_an_app_that_does_not_import_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "function_app.py").write_text("import nowhere_to_be_found")
+    with pytest.raises(FunctionError, match="nowhere_to_be_found"):
+        AzureWorker(tmp_path, {}, tmp_path / "log")

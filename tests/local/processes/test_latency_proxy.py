@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from local.processes.network import change
+from local.processes.latency_proxy import change
 from local.processes.supervisor import Service, Supervisor, free_port, http_ok
 
 pytestmark = pytest.mark.xdist_group("local-clouds")
@@ -30,7 +30,15 @@ def net(running: Supervisor, http_server: Callable[..., Any]) -> Iterator[Net]:
     port, control = free_port(), free_port()
     with http_server(lambda asked: (200, asked.body)) as echo:
         route = f"far:{port}:{echo.rpartition(':')[2]}"
-        command = [sys.executable, "-m", "local.processes.network", "--control-port", str(control), "--route", route]
+        command = [
+            sys.executable,
+            "-m",
+            "local.processes.latency_proxy",
+            "--control-port",
+            str(control),
+            "--route",
+            route,
+        ]
         running.start(Service("network", command, http_ok(f"http://127.0.0.1:{control}/")))
         yield Net(f"http://127.0.0.1:{port}/", f"http://127.0.0.1:{control}", port)
         running.stop_one("network")

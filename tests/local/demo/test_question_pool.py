@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from local.demo.pool import build_pool, drifts_in, write_taught
+from local.demo.question_pool import build_pool, drifts_in, write_taught
 from shared.errors import InvalidInputError
 
 

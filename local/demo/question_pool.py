@@ -1,4 +1,4 @@
-"""Which questions a run asks: the built-in topics or a question file, cut to what a small model learns in seconds."""
+"""Question pool of a run: the built-in topics or a question file, cut to what a small model learns in seconds."""
 
 from __future__ import annotations
 

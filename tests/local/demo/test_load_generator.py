@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from local.demo.load import LoadGenerator, Outcome, by_slot
+from local.demo.load_generator import LoadGenerator, Outcome, by_slot
 from local.demo.scenario import PoolItem, Request
 from shared.contracts import Cloud
 

@@ -1,4 +1,4 @@
-"""Follows trace ids through the JSON logs of every process of a run."""
+"""Trace ids followed through the JSON logs of every process of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The admin side of a serving process, as the embedded SageMaker and Azure ML endpoints use it."""
+"""HTTP client of a serving process's admin routes (load, activate), as both embedded clouds' endpoints use it."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from local.demo.traces import collect
+from local.demo.log_traces import collect
 
 ONE, TWO = "1" * 32, "2" * 32
 

@@ -41,6 +41,7 @@ class Outcome:
     bleu1: float | None = None
     exact_match: float | None = None
     error: str = ""
+    question: str = ""
 
     @property
     def ok(self) -> bool:
@@ -139,6 +140,7 @@ class LoadGenerator:
             bleu1=scores[0],
             exact_match=scores[1],
             error=error,
+            question=request.item.question,
         )
         with self._lock:
             self._outcomes.append(outcome)

@@ -12,7 +12,7 @@ from typing import Final
 
 from rich.console import Console
 
-from local.demo.pool import write_taught
+from local.demo.question_pool import write_taught
 from local.demo.scenario import Pool
 from shared.errors import InvalidInputError, OpportuneError
 

@@ -1,6 +1,6 @@
-"""Distance on one machine: a TCP proxy in front of each endpoint, with a settable delay, that can also be cut.
+"""TCP proxy with a settable delay in front of each endpoint: the distance to a cloud on one machine. It can be cut.
 
-    python -m local.processes.network --control-port C --route aws:LISTEN:TARGET --route azure:LISTEN:TARGET
+    python -m local.processes.latency_proxy --control-port C --route aws:LISTEN:TARGET --route azure:LISTEN:TARGET
 
 `PUT /aws {"delay_s": 0.05, "cut": false}` on the control port changes a route, `GET /` shows all of them. The delay is
 one way: a request and its answer together take twice as long. A cut route drops its connections and refuses new ones.

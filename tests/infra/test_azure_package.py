@@ -1,5 +1,6 @@
 """build/azure in Azure's own Python worker under 3.13, against Azurite: indexing, then every trigger."""
 
+import base64
 import json
 import shutil
 import sys
@@ -91,8 +92,6 @@ def test_a_tick_enqueues_and_the_queue_starts_exactly_one_job(worker, account):
 
 def queued(account, job_id):
     """The message in the queue that names the job."""
-    import base64
-
     from azure.storage.queue import QueueClient  # noqa: TID251 - plays the host that delivers
 
     client = QueueClient.from_connection_string(account.azure_storage_connection, account.queue)
@@ -123,7 +122,7 @@ def test_http_answers_as_json(worker):
     def get(path):
         asked = {"method": "GET", "url": f"https://opportune.example{path}", "params": {"path": path.strip("/")}}
         answer = worker.invoke("http", {"req": ["http", asked]})
-        return int(answer["status_code"]), json.loads(answer["body"])
+        return int(answer["status_code"]), json.loads(base64.b64decode(answer["body"]))
 
     assert get("/healthz") == (200, {"status": "ok", "service": "az", "cloud": "azure"})
     status, listed = get("/decisions")
