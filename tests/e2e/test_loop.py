@@ -71,7 +71,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 @pytest.mark.timeout(300)
 def test_json_on_standard_output_and_progress_on_standard_error(run: Run) -> None:
-    assert set(run.result) == {"arms", "report"}
+    assert set(run.result) == {"arms", "report", "against"}
     assert set(run.result["arms"]) == {"adaptive"}
     arm = run.result["arms"]["adaptive"]
     assert set(arm) == KEYS

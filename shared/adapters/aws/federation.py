@@ -15,7 +15,7 @@ from botocore.credentials import (
 )
 
 
-class WebIdentityProvider(CredentialProvider):  # type: ignore[misc]
+class WebIdentityProvider(CredentialProvider):
     """Temporary credentials of `role` for whatever `token` returns, from AWS STS; renewed before they end.
 
     The SDK's own provider of this kind reads the token from a file, which nobody writes here.
