@@ -58,7 +58,7 @@ def run(job: Job, policies: list[str], windows: list[int | None], labels: int | 
     for policy in policies:
         runs[policy] = []
         for window, measured in zip(windows, noisy, strict=True):
-            scored = run_cost(trace, replay(measured, decider_for(policy, measured, seed), seed, window))
+            scored = run_cost(trace, replay(measured, decider_for(policy, measured), seed, window))
             runs[policy].append([scored.cost_usd / best, float(scored.retrains), float(optimum)])
     return runs
 

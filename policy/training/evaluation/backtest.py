@@ -16,7 +16,6 @@ from policy.history import Decider, History
 from policy.policies import Policy, load_policy
 from policy.rules.registry import RIVALS, make
 from policy.training.baselines.warm_up import warm_up_of
-from policy.training.evaluation.probe import ProbingPolicy, seller_of
 from policy.training.simulator.replay import replay
 from policy.training.simulator.score import oracle, run_cost
 from policy.training.simulator.trace import Trace, load
@@ -24,7 +23,6 @@ from shared.errors import InvalidInputError, OpportuneError
 
 #: policies that need more than a name: the shipped networks and the floor
 NETWORKS: Final = ("ppo", "ppo-paper")
-PROBING: Final = "ppo-probe"
 ORACLE: Final = "oracle"
 #: rivals that are fitted to the first quarter of the trace they are run on
 FITTED: Final = ("retrainopt-learned", "upf")
@@ -43,8 +41,6 @@ class Run:
     retrains: int
     mean_quality: float
     seconds_per_decision: float
-    probes: tuple[int, ...] | None = None  # steps at which a shadow probe was bought; None: the policy buys none
-    probe_cost_usd: float = 0.0  # contained in cost_usd
 
     @property
     def ratio(self) -> float:
@@ -55,7 +51,7 @@ class Run:
 
     def to_json(self) -> dict[str, Any]:
         """The run as `opportune backtest --json` prints it."""
-        document: dict[str, Any] = {
+        return {
             "trace": self.trace,
             "policy": self.policy,
             "seed": self.seed,
@@ -66,9 +62,6 @@ class Run:
             "mean_quality": self.mean_quality,
             "seconds_per_decision": self.seconds_per_decision,
         }
-        if self.probes is not None:
-            document |= {"probes": list(self.probes), "probe_cost_usd": self.probe_cost_usd}
-        return document
 
 
 class Timed:
@@ -103,19 +96,14 @@ def check_policy(policy: str) -> None:
     if policy.endswith(".onnx") or policy in NETWORKS:
         _network(policy)
         return
-    known = {*RIVALS, *NETWORKS, PROBING, ORACLE}
+    known = {*RIVALS, *NETWORKS, ORACLE}
     if policy not in known:
         names = ", ".join(sorted(known))
         raise InvalidInputError(f"--policy {policy}: no such policy; choose from {names}, or give a .onnx file")
 
 
-def decider_for(policy: str, trace: Trace, seed: int = 0) -> Decider:
-    """A fresh decider of that name for a run over `trace`.
-
-    Only fitted rivals see any of it, the first quarter, and `ppo-probe`, which pays for a noisy look at a time.
-    """
-    if policy == PROBING:
-        return ProbingPolicy(_network("ppo"), seller_of(trace, seed))
+def decider_for(policy: str, trace: Trace) -> Decider:
+    """A fresh decider of that name for a run over `trace`, of which fitted rivals alone see any: the first quarter."""
     if policy.endswith(".onnx") or policy in NETWORKS:
         return _network(policy)
     if policy in FITTED:
@@ -131,13 +119,11 @@ def _network(policy: str) -> Policy:
 
 def run_one(trace: Trace, trace_name: str, policy: str, seed: int, best: tuple[float, tuple[int, ...]]) -> Run:
     """Run one policy over one trace. `best` is the oracle's (cost, decisions)."""
-    seconds, probing = 0.0, None
+    seconds = 0.0
     if policy == ORACLE:
         decisions = list(best[1])
     else:
-        decider = decider_for(policy, trace, seed)
-        probing = decider if isinstance(decider, ProbingPolicy) else None
-        timed = Timed(decider)
+        timed = Timed(decider_for(policy, trace))
         decisions = replay(trace, timed, seed)
         seconds = timed.seconds_per_decision
     score = run_cost(trace, decisions)
@@ -146,13 +132,11 @@ def run_one(trace: Trace, trace_name: str, policy: str, seed: int, best: tuple[f
         policy=policy,
         seed=seed,
         decisions=tuple(decisions),
-        cost_usd=score.cost_usd + (probing.spent_usd if probing else 0.0),
+        cost_usd=score.cost_usd,
         oracle_cost_usd=best[0],
         retrains=score.retrains,
         mean_quality=score.mean_quality,
         seconds_per_decision=seconds,
-        probes=tuple(probing.probes) if probing else None,
-        probe_cost_usd=probing.spent_usd if probing else 0.0,
     )
 
 

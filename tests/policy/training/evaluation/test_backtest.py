@@ -6,8 +6,7 @@ import pytest
 
 from policy.rules.registry import RIVALS, make
 from policy.training.baselines.warm_up import WarmedUp, warm_up_of
-from policy.training.evaluation.backtest import NETWORKS, ORACLE, PROBING, Run, backtest, decider_for
-from policy.training.evaluation.probe import PRICE_SHARE
+from policy.training.evaluation.backtest import NETWORKS, ORACLE, Run, backtest, decider_for
 from policy.training.simulator.generators import generate
 from policy.training.simulator.replay import replay
 from policy.training.simulator.score import run_cost
@@ -48,7 +47,7 @@ def test_runs_can_be_scored_again_from_their_decisions(files: list[str]) -> None
 def test_every_policy_takes_the_shortest_of_traces(tmp_path: Path, steps: int) -> None:
     path = tmp_path / "short.npz"
     generate("sudden", 5, steps=60).cut(steps).save(path)
-    for run in backtest([str(path)], [*NETWORKS, PROBING, *RIVALS, ORACLE], workers=1):
+    for run in backtest([str(path)], [*NETWORKS, *RIVALS, ORACLE], workers=1):
         assert len(run.decisions) == steps
         assert run.cost_usd >= run.oracle_cost_usd - 1e-9
 
@@ -59,24 +58,6 @@ def test_decisions_are_zero_while_a_job_is_in_flight(files: list[str]) -> None:
         starts = [(t, action) for t, action in enumerate(run.decisions) if action]
         for (t, action), (following, _) in itertools.pairwise(starts):
             assert following >= t + trace.delays[action - 1]
-
-
-def test_probes_are_listed_and_paid_for(tmp_path: Path) -> None:
-    paths = [str(tmp_path / f"{seed}.npz") for seed in range(4)]
-    for seed, path in enumerate(paths):
-        generate("sudden", seed, steps=100).save(Path(path))
-    runs = backtest(paths, ["ppo-probe", "ppo"], workers=1)
-    assert any(run.probes for run in runs)
-    for run in runs:
-        trace = load(Path(run.trace))
-        if run.policy == "ppo":
-            assert "probes" not in run.to_json()
-            continue
-        assert run.probes is not None
-        price = PRICE_SHARE * sum(float(trace.job_usd[step].min()) for step in run.probes)
-        assert run.probe_cost_usd == pytest.approx(price, rel=1e-5)
-        assert run.cost_usd == pytest.approx(run_cost(trace, run.decisions).cost_usd + price)
-        assert run.to_json()["probes"] == list(run.probes)
 
 
 def test_processes_and_order_change_nothing(files: list[str]) -> None:
