@@ -5,8 +5,8 @@
 Endpoints swap between two scrapes, so in the slot in which a model goes live the quality that is scraped may still be
 the old one's. Three services live the same validation traces under the same noise, each measuring means over a window
 and re-evaluating nobody: one where the slot is measured right, one where the old model's quality is believed to be the
-new one's, and one as `policy.observation.live.history_of` does it: the slot is missing, the decision in it is hold, and the
-model's past begins a slot later. Differences are paired, with their standard error.
+new one's, and one as `policy.observation.live.history_of` does it: the slot is missing, the decision in it is hold, and
+the model's past begins a slot later. Differences are paired, with their standard error.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """What it costs that a live service measures the mean over a window of answers, and nobody re-evaluates former models.
 
-    python -m benchmarks.policy.live_quality [--per-family 30] [--windows 1 6 12] [--labels 3] [--policy NAME|FILE.onnx]...
-                                      [--json FILE]
+    python -m benchmarks.policy.live_quality [--per-family 30] [--windows 1 6 12] [--labels 3]
+                                             [--policy NAME|FILE.onnx]... [--json FILE]
 
 A trace can be measured step by step, each step by itself, and all models that ever served with it: the first column,
-and what `benchmarks.policy.decision` measures. A live service has the labelled answers of the last so many steps, of the model
-that answered them. The noise of a full window is the trace's own in every column, so what differs is the delay; with
-`--labels N` it is that of N answers a step, so longer windows are also less noisy. Same traces as in
+and what `benchmarks.policy.decision` measures. A live service has the labelled answers of the last so many steps, of
+the model that answered them. The noise of a full window is the trace's own in every column, so what differs is the
+delay; with `--labels N` it is that of N answers a step, so longer windows are also less noisy. Same traces as in
 `benchmarks.policy.decision`. The second table: `ppo` against the best rule of each column, paired, 95 %.
 """
 
@@ -27,11 +27,10 @@ import numpy as np
 
 from benchmarks.policy.decision import FIRST_SEED, OURS
 from benchmarks.policy.intervals import bootstrap
-from policy.rules.registry import RIVALS
-from policy.training.evaluation.backtest import check_policy, decider_for
+from policy.training.baselines.registry import BASELINES, check_policy, decider_for
+from policy.training.simulator.cost import optimal_plan, run_cost
 from policy.training.simulator.generators import FAMILIES, HELD_OUT, generate
 from policy.training.simulator.replay import replay
-from policy.training.simulator.score import oracle, run_cost
 from shared.errors import OpportuneError
 
 #: the fast rules that are best in a family or over all of `benchmarks.policy.decision`, and the next best
@@ -49,8 +48,8 @@ def run(job: Job, policies: list[str], windows: list[int | None], labels: int | 
     """Every policy under every window on one trace."""
     family, seed = job
     trace = generate(family, seed)
-    best, planned = oracle(trace)
-    # the oracle knows the truth, whatever is measured
+    best, planned = optimal_plan(trace)
+    # the optimal plan knows the truth, whatever is measured
     noises = [ANSWER_SD / math.sqrt(labels * (window or 1)) if labels else trace.noise_sd for window in windows]
     noisy = [replace(trace, noise_sd=noise) for noise in noises]
     optimum = sum(action > 0 for action in planned)
@@ -72,7 +71,7 @@ def show(jobs: list[Job], runs: list[Runs], windows: list[int | None]) -> None:
     for policy, scored in sorted(values.items(), key=lambda item: float(item[1][:, :, 0].mean())):
         means, retrains = scored[:, :, 0].mean(axis=0), scored[:, :, 1].sum(axis=0) / scored[:, :, 2].sum(axis=0)
         print(f"| {policy} | {' | '.join(f'{m:.3f} ({n:.2f}×)' for m, n in zip(means, retrains, strict=True))} |")
-    rules = [policy for policy in values if policy in RIVALS]
+    rules = [policy for policy in values if policy in BASELINES]
     if OURS not in values or not rules:
         return
     print(f"\n| measured | {OURS} | best rule | its mean | paired difference | interval |\n|---|---|---|---|---|---|")

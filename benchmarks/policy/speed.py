@@ -20,8 +20,9 @@ from typing import Final
 
 import numpy as np
 
+from policy.catalogue import SHIPPED
 from policy.history import History
-from policy.policies import SHIPPED, NetworkPolicy
+from policy.policies import NetworkPolicy
 from policy.training.ppo.train import PRESETS, Recipe, build, set_up_torch
 from policy.training.simulator.dynamics import Observation, Rules
 from policy.training.simulator.environment import LLMVecEnv

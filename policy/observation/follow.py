@@ -1,4 +1,4 @@
-"""A history, replayed through the tracker of `policy.observation.multistream`: the multi-stream observation of the live path."""
+"""Multi-stream observation of a live history: the history, replayed through `multistream.Tracker`."""
 
 from __future__ import annotations
 

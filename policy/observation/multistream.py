@@ -1,7 +1,7 @@
 """The multi-stream observation: what a service's past says about the worth of a retrain, in scale-free numbers.
 
 `Tracker` follows N services at once, one `push` a step; the training environment uses it with hundreds, the live path
-with one. `policy.observation.follow` replays a history through it, so both see the same numbers. Layout of one observation:
+with one. `policy.observation.follow` replays a history through it, so both see the same numbers. One observation:
 
     performance  (BLOCKS, 5)  for the GRU, oldest first: quality, share of the serving model, latency, request rate,
                               quality of the first model, re-evaluated

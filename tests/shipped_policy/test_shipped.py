@@ -11,8 +11,9 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from policy.catalogue import SHIPPED
 from policy.observation.multistream import FEATURES
-from policy.policies import SHIPPED, NetworkPolicy
+from policy.policies import NetworkPolicy
 from policy.training.ppo.export import decided
 from policy.training.ppo.networks import MultiStream
 from policy.training.ppo.train import PRESETS, wander

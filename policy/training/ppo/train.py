@@ -1,4 +1,4 @@
-"""Training: PPO of stable-baselines3 on the batched environment, a clone of the oracle's plans first.
+"""Training: PPO of stable-baselines3 on the batched environment, behaviour cloning of the optimal plan first.
 
 One recipe is a frozen `Recipe`; `PRESETS` holds the ones that made the shipped policies. Seeded throughout, one core.
 """
@@ -71,7 +71,7 @@ class Recipe:
     gae_lambda: float = 0.95
     entropy: float = 0.003
     rounds: int = 1  # the steps are divided into rounds, each on fresh traces
-    clone_steps: int = 0  # environment steps to imitate the oracle on before PPO
+    clone_steps: int = 0  # environment steps to imitate the optimal plan on before PPO
     improvement_pools: int = 0  # pools of `traces` that `policy.training.ppo.improvement` lives through after PPO
     clone_minibatches: int = 1  # what 16 steps of all services are divided into
     without: tuple[str, ...] = ()  # streams the actor is not shown: performance, resources, deployment
@@ -240,7 +240,7 @@ def wander(env: Dynamics, steps: int, seed: int) -> Floats:
 
 
 def clone(model: Any, recipe: Recipe, pool: Pool, progress: Progress) -> None:
-    """Imitate the oracle where the policy itself goes (so that its own mistakes are in the lesson)."""
+    """Imitate the optimal plan where the policy itself goes (so that its own mistakes are in the lesson)."""
     policy = model.policy
     env = Dynamics(pool, recipe.services, rules_of(recipe), seed=recipe.seed + 77)
     rng = np.random.default_rng(recipe.seed)

@@ -1,4 +1,4 @@
-"""Replay a network over many traces at once: the decisions of `policy.training.simulator.replay`, hundreds of times faster."""
+"""Replay a network over many traces at once: the decisions of `replay.replay`, hundreds of times faster."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.policy.attribution import KINDS, ratios
-from policy.policies import SHIPPED, NetworkPolicy
+from policy.catalogue import SHIPPED
+from policy.policies import NetworkPolicy
 from policy.training.simulator.dynamics import Dynamics, Rules
 from policy.training.simulator.generators import generate
 from policy.training.simulator.pool import Pool

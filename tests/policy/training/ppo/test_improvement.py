@@ -15,11 +15,11 @@ from policy.training.ppo import improvement
 from policy.training.ppo.evaluate import greedy
 from policy.training.ppo.improvement import CLEAR, LIVES, both_lived, goals_of, improve, teach
 from policy.training.ppo.train import Recipe, build, fit_scalers, pool_of, train, wander
+from policy.training.simulator.cost import run_cost
 from policy.training.simulator.dynamics import Dynamics, Observation, Rules
 from policy.training.simulator.environment import LLMVecEnv
 from policy.training.simulator.generators import generate
 from policy.training.simulator.pool import Pool, training_pool
-from policy.training.simulator.score import run_cost
 from policy.training.simulator.trace import Trace
 
 NAMES = [feature.name for feature in FEATURES]

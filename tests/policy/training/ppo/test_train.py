@@ -16,10 +16,10 @@ from policy.training.ppo import evaluate
 from policy.training.ppo.evaluate import calibrate, ratios
 from policy.training.ppo.export import actor_probabilities
 from policy.training.ppo.train import Recipe, train
+from policy.training.simulator.cost import run_cost
 from policy.training.simulator.dynamics import Dynamics, Rules
 from policy.training.simulator.generators import generate
 from policy.training.simulator.pool import Pool
-from policy.training.simulator.score import run_cost
 
 SMALL = {"steps": 5120, "rounds": 2, "traces": 14, "services": 32, "n_steps": 16, "clone_steps": 2048}
 

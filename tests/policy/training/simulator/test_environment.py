@@ -12,12 +12,12 @@ from gymnasium.utils.env_checker import check_env
 from policy.history import History
 from policy.observation.follow import build
 from policy.observation.live import observe
+from policy.training.simulator.cost import optimal_plan, run_cost
 from policy.training.simulator.dynamics import Dynamics, Rules
 from policy.training.simulator.environment import LLMEnv, LLMVecEnv
 from policy.training.simulator.generators import generate
 from policy.training.simulator.pool import Pool, training_pool
 from policy.training.simulator.replay import replay
-from policy.training.simulator.score import oracle, run_cost
 
 SURE: dict[str, Any] = {"failing_share": 0.0, "load_spread": 0.0}
 
@@ -72,7 +72,7 @@ def test_a_time_limit_truncates(pool: Pool) -> None:
 def test_rewards_add_up_to_the_score(family: str) -> None:
     trace = generate(family, 5)
     pool = Pool([trace])
-    best, _ = oracle(trace)
+    best, _ = optimal_plan(trace)
     spent, regret = Dynamics(pool, 1, Rules(reward="usd", **SURE)), Dynamics(pool, 1, Rules(reward="regret", **SURE))
     spent.reset()
     regret.reset()

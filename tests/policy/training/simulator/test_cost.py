@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from policy.history import History
+from policy.training.simulator.cost import optimal_plan, run_cost
 from policy.training.simulator.replay import replay
-from policy.training.simulator.score import oracle, run_cost
 from policy.training.simulator.trace import Trace
 from shared.errors import InvalidInputError
 
@@ -58,7 +58,7 @@ def test_malformed_decisions_are_refused(decisions: list[int]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_oracle_equals_exhaustive_search(seed: int) -> None:
+def test_the_optimal_plan_equals_exhaustive_search(seed: int) -> None:
     trace = make(7, seed, (1 / 6 - 1e-6, 3 / 6 - 1e-6), price=4.0)
     costs = []
     for decisions in itertools.product((0, 1, 2), repeat=7):
@@ -66,7 +66,7 @@ def test_oracle_equals_exhaustive_search(seed: int) -> None:
             costs.append(run_cost(trace, decisions).cost_usd)
         except InvalidInputError:
             continue
-    best, decisions = oracle(trace)
+    best, decisions = optimal_plan(trace)
     assert best == pytest.approx(min(costs))
     assert run_cost(trace, decisions).cost_usd == pytest.approx(best)
 
