@@ -16,7 +16,8 @@ import numpy as np
 from policy.explain import expected_costs, explained
 from policy.guardrails import Facts, apply
 from policy.history import History
-from policy.observation.live import OBSERVATION, history_of, observe
+from policy.observation.live import history_of
+from policy.observation.paper import OBSERVATION, observe
 from policy.policies import FALLBACK, Evaluation, OutOfDistributionError, Policy, live_policy, load_policy
 from shared.contracts import Action, Cloud, Decision, Guardrail, JobRecord, MetricWindow, job_id_for
 from shared.errors import MetricsError

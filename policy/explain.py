@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.history import Floats, History
-from policy.observation.live import OBSERVATION, SMOOTHING_STEPS, observe
 from policy.observation.multistream import FEATURES
+from policy.observation.paper import OBSERVATION, SMOOTHING_STEPS, observe
 from policy.policies import Evaluation, NetworkPolicy, Policy
 
 INPUTS: Final = tuple(feature.name for feature in OBSERVATION)

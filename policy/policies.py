@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from policy.catalogue import REFERENCE, SHIPPED, check_deployable
 from policy.history import Decider, Floats, History
 from policy.observation.follow import Follower
-from policy.observation.live import Feature, observe
 from policy.observation.multistream import features_of
+from policy.observation.paper import Feature, observe
 from shared.contracts import Action
 from shared.errors import InvalidInputError, MetricsError, ModelError
 

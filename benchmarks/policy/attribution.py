@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.policy.validation import network_of, traces_of
 from policy.history import Floats
-from policy.observation.multistream import Tracker
+from policy.observation.tracker import Tracker
 from policy.policies import NetworkPolicy
 from policy.training.ppo.evaluate import lived, scoring_rules
 from policy.training.simulator.dynamics import Dynamics

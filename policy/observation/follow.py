@@ -1,4 +1,4 @@
-"""Multi-stream observation of a live history: the history, replayed through `multistream.Tracker`."""
+"""Multi-stream observation of a live history: the history, replayed through `tracker.Tracker`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from policy.history import Floats, History
-from policy.observation.multistream import Tracker
+from policy.observation.multistream import observations
+from policy.observation.tracker import Tracker
 
 
 def delays_of(train_hours: Floats, step_minutes: float) -> Floats:
@@ -29,7 +30,7 @@ def build_many(histories: Sequence[History]) -> Floats:
     tracker = Tracker(len(histories))
     start(tracker, histories)
     advance(tracker, histories, 0)
-    return tracker.observation()
+    return observations(tracker)
 
 
 def start(tracker: Tracker, histories: Sequence[History]) -> None:
@@ -86,7 +87,7 @@ class Follower:
             else:
                 advance(tracker, histories, last[0].t + 1)
             self._last, self._tracker = histories, tracker
-            return tracker.observation()
+            return observations(tracker)
 
 
 def _continues(history: History, last: History) -> bool:

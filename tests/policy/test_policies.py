@@ -15,7 +15,7 @@ import pytest
 from policy.catalogue import REFERENCE, SHIPPED
 from policy.history import History, Retrain
 from policy.observation.follow import Follower, build
-from policy.observation.live import observe
+from policy.observation.paper import observe
 from policy.policies import METADATA_KEY, NetworkPolicy, OutOfDistributionError, load_policy
 from shared.contracts import Action
 from shared.errors import InvalidInputError, MetricsError, ModelError

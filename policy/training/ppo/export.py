@@ -18,8 +18,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from policy.observation.live import Feature
 from policy.observation.multistream import BLOCKS, DENSE, PERFORMANCE, RESOURCES
+from policy.observation.paper import Feature
 from policy.policies import METADATA_KEY
 from policy.training.ppo.networks import CLIP, TINY, MultiStream, Scaler, actor
 from shared.contracts import Action

@@ -16,8 +16,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from policy.history import Floats
-from policy.observation.live import OBSERVATION
 from policy.observation.multistream import BLOCKS, DENSE, PERFORMANCE, RESOURCES, WIDTH
+from policy.observation.paper import OBSERVATION
 
 #: scaled values beyond this many standard deviations say no more than this
 CLIP: Final = 6.0

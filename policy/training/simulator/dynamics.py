@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.history import Floats
-from policy.observation.live import OBSERVATION, REDEPLOY_WINDOW_STEPS, SMOOTHING_STEPS, observation
-from policy.observation.multistream import FORMER, WIDTH, Tracker
+from policy.observation.multistream import WIDTH, observations
+from policy.observation.paper import OBSERVATION, REDEPLOY_WINDOW_STEPS, SMOOTHING_STEPS, observation
+from policy.observation.tracker import FORMER, Tracker
 from policy.training.simulator import reward as rewards
 from policy.training.simulator.pool import Pool
 from shared.errors import InvalidInputError
@@ -265,7 +266,7 @@ class Dynamics:
     def _observed(self, rows: NDArray[np.int64], tracker: Tracker) -> Floats:
         """Observations of the present step of `rows`, which `tracker` follows, (len(rows), width)."""
         if self.rules.observation == "multistream":
-            return tracker.observation()
+            return observations(tracker)
         cpu, memory, rate, latency, quality = np.moveaxis(self.samples[rows], 2, 0)
         return observation(cpu, memory, rate, latency, quality, self.started[rows].sum(axis=1).astype(np.float64))
 

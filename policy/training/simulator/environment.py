@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from policy.history import Floats
-from policy.observation.live import OBSERVATION
 from policy.observation.multistream import FEATURES
+from policy.observation.paper import OBSERVATION
 from policy.training.simulator.dynamics import HIDDEN, Dynamics, Rules
 from policy.training.simulator.pool import Pool
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from policy.observation.multistream import FORMER, Tracker
+from policy.observation.multistream import observations
+from policy.observation.tracker import FORMER, Tracker
 from policy.policies import NetworkPolicy
 from policy.training.simulator.replay import measured, replay
 from policy.training.simulator.trace import Floats, Floats32, Trace
@@ -46,7 +47,7 @@ def replay_many(traces: Sequence[Trace], policy: NetworkPolicy, seeds: Sequence[
             seen[:, t], latency[:, t], rate[:, t], cpu[:, t], memory[:, t], costs[:, t], live, serving, former[:, :, t]
         )
         asked = (pending < 0) & (t < steps)
-        observed = tracker.observation()
+        observed = observations(tracker)
         lost |= asked & policy.outside(observed).any(axis=1)
         action = np.where(asked, policy.most_probable(observed), 0)
         decisions[:, t] = action

@@ -11,7 +11,8 @@ from gymnasium.utils.env_checker import check_env
 
 from policy.history import History
 from policy.observation.follow import build
-from policy.observation.live import observe
+from policy.observation.multistream import observations
+from policy.observation.paper import observe
 from policy.training.simulator.cost import optimal_plan, run_cost
 from policy.training.simulator.dynamics import Dynamics, Rules
 from policy.training.simulator.environment import LLMEnv, LLMVecEnv
@@ -172,7 +173,7 @@ def test_a_vector_of_services_shows_new_episodes_only_where_one_began() -> None:
             assert not np.array_equal(last["seen"], observed["seen"][row])
             assert env.dynamics.t[row] == 0
         np.testing.assert_allclose(observed["hidden"], env.dynamics.hidden(), rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(observed["seen"], env.dynamics.tracker.observation(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(observed["seen"], observations(env.dynamics.tracker), rtol=1e-5, atol=1e-6)
     assert over >= 8
 
 
