@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.quality import quality
+
 Floats = NDArray[np.float64]
 
 
@@ -56,8 +58,8 @@ class History:
 
     @property
     def quality(self) -> Floats:
-        """Measured quality of the serving model, 0.5 BLEU-1 + 0.5 exact match, shape (t + 1,)."""
-        return 0.5 * self.bleu + 0.5 * self.accuracy
+        """Measured quality of the serving model (`shared.quality`), shape (t + 1,)."""
+        return quality(self.bleu, self.accuracy)
 
     @property
     def serving(self) -> tuple[int, int]:
