@@ -1,7 +1,7 @@
 """What every rule shares: where the serving model's measurements lie, and what a retrain costs in lost quality.
 
 Every rule is a function of the `History` alone (a fresh instance that is shown a long history decides as one that
-lived through it), so a function that wakes once a minute can use it. All rules place the job on the cloud that is
+went through it), so a function that wakes once a minute can use it. All rules place the job on the cloud that is
 cheapest now; they differ in timing only.
 """
 

@@ -118,7 +118,7 @@ def as_when_new(history: History) -> History:
 def _until(history: History, step: int) -> History:
     """The history as it was at an earlier step."""
     end = step + 1
-    lived = sum(r.live is not None and r.live <= step for r in history.retrains)
+    served = sum(r.live is not None and r.live <= step for r in history.retrains)
     return replace(
         history,
         bleu=history.bleu[:end],
@@ -129,7 +129,9 @@ def _until(history: History, step: int) -> History:
         memory=history.memory[:end],
         price_usd_per_hour=history.price_usd_per_hour[:end],
         retrains=tuple(r for r in history.retrains if r.started <= step),
-        own_quality=None if history.own_quality is None else history.own_quality[: 1 + lived, :end],
+        former_model_quality=None
+        if history.former_model_quality is None
+        else history.former_model_quality[: 1 + served, :end],
     )
 
 

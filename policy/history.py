@@ -49,7 +49,7 @@ class History:
     in_flight: bool  # a job runs; the decider may only hold
     # (m, t + 1): measured quality at each step of the first model and of each own model that went live, in the order
     # they went live; NaN before a model existed. None where nobody re-evaluates old models (the live system).
-    own_quality: Floats | None = None
+    former_model_quality: Floats | None = None
 
     @property
     def t(self) -> int:

@@ -154,7 +154,7 @@ class NetworkPolicy:
         try:
             return int(self.evaluate(history).action)
         except OutOfDistributionError:
-            return load_policy(FALLBACK).decide(history)
+            return int(by_rule(history).action)
 
     def evaluate(self, history: History, allowed: tuple[bool, bool] = (True, True)) -> Evaluation:
         """The most probable action; a retrain on a cloud that is not allowed goes to the other one."""
@@ -231,6 +231,11 @@ def load_policy(name: str, **parameters: Any) -> Policy:
     from policy.rules.registry import make
 
     return RulePolicy(name, make(name, **parameters))
+
+
+def by_rule(history: History, allowed: tuple[bool, bool] = (True, True)) -> Evaluation:
+    """What the fall-back rule makes of a history that a network cannot judge."""
+    return load_policy(FALLBACK).evaluate(history, allowed)
 
 
 def live_policy(name: str, static_every_slots: int) -> Policy:

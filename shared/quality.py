@@ -1,7 +1,7 @@
 """Quality of an answer, a model or a service: half BLEU-1, half exact match, from 0 to 1.
 
-`quality` is this mix everywhere in the code; `accuracy` is exact match alone, but for the entry "accuracy" of the source
-paper's observation, which is this mix (`policy.observation.paper`).
+`quality` is this mix everywhere in the code; `accuracy` is exact match alone, but for the entry "accuracy" of the
+source paper's observation, which is this mix (`policy.observation.paper`).
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def runs_of(
     optima: Sequence[tuple[float, tuple[int, ...]]],
     policies: Sequence[str],
 ) -> list[dict[str, list[float]]]:
-    """`Row.runs` of every trace. Networks live all of them at once; the first alone too, to be timed."""
+    """`Row.runs` of every trace. Networks run on all of them at once; the first alone too, to be timed."""
     runs: list[dict[str, list[float]]] = [{} for _ in traces]
     for policy in policies:
         name, _, variant = policy.partition("@")

@@ -2,7 +2,7 @@
 
     python -m benchmarks.policy.history_needed [--per-family 4] [--json FILE]
 
-Each trace is lived through with a retrain every 30 steps (its metrics are the history); the decay model is fitted to
+Each trace is rolled out with a retrain every 30 steps (its metrics are the history); the decay model is fitted to
 its first H steps and asked what the tuned rule and the optimum would have cost. The true answer is the same policy on
 the true matrix. Error: |predicted - true| cost over true cost; coverage: how often the interval holds the true saving.
 
@@ -35,7 +35,7 @@ PERIOD: Final = 30
 POLICIES: Final = ("rule", OPTIMAL)
 
 
-def lived(trace: Trace, seed: int) -> History:
+def rolled_out(trace: Trace, seed: int) -> History:
     """What the metrics of this service showed while it was retrained every PERIOD steps."""
     decisions = replay(trace, make("periodic", period=PERIOD), seed)
     serving = run_cost(trace, decisions).serving
@@ -80,7 +80,7 @@ def measure(per_family: int, lengths: tuple[int, ...]) -> list[dict[str, Any]]:
         for family in FAMILIES:
             for k in range(per_family):
                 trace = generate(family, FIRST_SEED + k, steps=length)
-                found = answer(lived(trace, k), POLICIES, decider_for, seed=k)
+                found = answer(rolled_out(trace, k), POLICIES, decider_for, seed=k)
                 yours = run_cost(trace, replay(trace, make("periodic", period=PERIOD), k)).cost_usd
                 for one in found.answers:
                     truth = true_cost(trace, one.policy)

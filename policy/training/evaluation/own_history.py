@@ -129,8 +129,8 @@ def _retrains(
     """Rises of the redeploy counters as retrains on the cheaper cloud."""
     cloud = int(np.argmin(job_usd))
     delay = max(1, math.ceil(3600.0 * float(hours[cloud]) / step_s - 1e-9))
-    lives = sorted({math.ceil((at_s - float(grid_s[0])) / step_s) for _, at_s in rises})
-    served = [live for live in lives if live < len(grid_s)]
+    live_steps = sorted({math.ceil((at_s - float(grid_s[0])) / step_s) for _, at_s in rises})
+    served = [live for live in live_steps if live < len(grid_s)]
     return tuple(Retrain(max(0, live - delay), cloud, live, float(job_usd[cloud])) for live in served)
 
 
@@ -160,8 +160,8 @@ def answer(
         doubt = rng.normal(0.0, MODEL_ERROR)
         for policy in policies:
             theirs = run_cost(trace, _decisions(trace, policy, make, seed + replicate + 1))
-            unseen = float(np.mean(theirs.serving != yours.serving))
-            saved[policy].append(yours.cost_usd - theirs.cost_usd - doubt * unseen * theirs.quality_usd)
+            other_model = float(np.mean(theirs.serving != yours.serving))
+            saved[policy].append(yours.cost_usd - theirs.cost_usd - doubt * other_model * theirs.quality_usd)
         progress(replicate + 1)
     trace = fitted.trace()
     modelled = run_cost(trace, actual)

@@ -80,7 +80,7 @@ def replay(trace: Trace, decider: Decider, seed: int = 0, window: int | None = N
             train_hours=train_hours,
             retrains=tuple(retrains),
             in_flight=False,
-            own_quality=own[:, seen] if window is None else None,
+            former_model_quality=own[:, seen] if window is None else None,
         )
         action = int(decider.decide(history))
         if action not in (0, 1, 2):

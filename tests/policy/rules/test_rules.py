@@ -72,11 +72,11 @@ def test_only_what_the_serving_model_did_counts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(BASELINES) - {"retrainopt-learned", "upf", "amuse"}))
-def test_a_fresh_instance_decides_like_one_that_lived_through_it(name: str) -> None:
+def test_a_fresh_instance_decides_like_one_that_saw_all_of_it(name: str) -> None:
     quality = list(0.8 - 0.004 * np.arange(90) + np.random.default_rng(0).normal(0.0, 0.02, 90))
-    lived = make(name)
-    lived.reset(0)
-    acted = [lived.decide(history(quality[: t + 1])) for t in range(90)]
+    followed = make(name)
+    followed.reset(0)
+    acted = [followed.decide(history(quality[: t + 1])) for t in range(90)]
     fresh = make(name)
     fresh.reset(0)
     assert fresh.decide(history(quality)) == acted[-1]

@@ -95,10 +95,10 @@ def test_replay_shows_the_past_only_and_never_asks_while_a_job_runs() -> None:
     assert [h.t for h in decider.seen] == [0, 1, 2, 5, 6, 9, 10, 11]
     last = decider.seen[-1]
     assert last.serving == (6, 9)
-    assert last.own_quality is not None and last.own_quality.shape == (3, 12)
-    assert np.isnan(last.own_quality[2, :6]).all()
+    assert last.former_model_quality is not None and last.former_model_quality.shape == (3, 12)
+    assert np.isnan(last.former_model_quality[2, :6]).all()
     # the serving model's re-evaluation is the measurement itself
-    np.testing.assert_allclose(last.own_quality[2, 9:], last.quality[9:])
+    np.testing.assert_allclose(last.former_model_quality[2, 9:], last.quality[9:])
 
 
 def test_measurement_noise_has_the_stated_sd_and_the_seed_repeats_it() -> None:
