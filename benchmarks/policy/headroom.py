@@ -41,7 +41,7 @@ Dearer = Callable[[Floats], Floats]
 
 
 def asked(name: str, family: str, count: int, rollouts: int) -> tuple[Floats, Floats]:
-    """Observations of picked states of a family, (N, D), and by how much of the optimal cost a retrain is dearer, (N,)."""
+    """Picked states of a family: observations (N, D), by how much of the optimal cost a retrain is dearer (N,)."""
     network = network_of(name)
     pool = Pool(generate(family, ASKED_SEED + k) for k in range(count))
     found = [roll_out_both(network.probabilities_of, pool, scoring_rules(), ASKED_SEED + k) for k in range(rollouts)]
