@@ -14,6 +14,7 @@ import torch
 from sb3_contrib import MaskablePPO
 from torch import nn
 
+from policy.training.compat import learning_rate, updates_done
 from policy.training.ppo.networks import actor
 from policy.training.simulator.dynamics import AUXILIARY
 
@@ -41,10 +42,10 @@ class AuxiliaryPPO(MaskablePPO):
         """PPO's update, then the auxiliary phase."""
         super().train()
         for group in self.lessons.param_groups:
-            group["lr"] = self.lr_schedule(self._current_progress_remaining)
+            group["lr"] = learning_rate(self)
         observed: Any = self.rollout_buffer.observations
         seen, hidden = (observed[k].reshape(-1, observed[k].shape[-1]) for k in ("seen", "hidden"))
-        order = np.random.default_rng(self._n_updates).permutation(len(seen))[: int(_SHARE * len(seen))]
+        order = np.random.default_rng(updates_done(self)).permutation(len(seen))[: int(_SHARE * len(seen))]
         parts = np.array_split(order, max(1, len(order) // _MINIBATCH))
         samples = [(torch.as_tensor(seen[part]), torch.as_tensor(hidden[part])) for part in parts]
         with torch.no_grad():  # all before the first step, which moves the actions of every part
