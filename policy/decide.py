@@ -1,4 +1,4 @@
-"""One tick: metrics -> history -> policy -> guardrails -> the record of the decision.
+"""The pure retrain decision of one slot: metrics -> history -> policy -> guardrails -> the decision record.
 
     decide(window, context, policy) -> Decision
 

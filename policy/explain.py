@@ -1,4 +1,4 @@
-"""Why a policy chose what it chose: exact Shapley values over the six inputs, and what each action would have cost.
+"""Explanation of a decision: exact Shapley values over the six inputs, and the expected cost of each action.
 
 The question a Shapley value answers here is "what has changed since the serving model was new, and how much did each
 change move the probability of the chosen action?": the baseline is the observation of that time. The values add up

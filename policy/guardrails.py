@@ -1,4 +1,4 @@
-"""What may overrule a policy: pure checks in a fixed order, each with a reason that ends up in the decision record."""
+"""Guardrails that may overrule a policy: pure checks in a fixed order, each with a reason for the decision record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What any decider may see at a decision step: the one input of the ONNX policies and of every rule."""
+"""`History`, what a policy may see at a decision step: the one input of the ONNX policies and of every rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of N services, updated one decision step at a time: the state behind the multi-stream observation.
+"""`Tracker`: features of N services, updated one decision step at a time; the state of the multi-stream observation.
 
 The training environment follows hundreds of services with one `Tracker`, the live path one. Money is in units of one
 full point of quality for one step, so that one policy serves every price and every value.

@@ -1,4 +1,4 @@
-"""Replay policies over drift traces, in parallel, and score each run against the clairvoyant optimum."""
+"""Backtest: replay policies over drift traces, in parallel, and score each run against the optimal plan."""
 
 from __future__ import annotations
 

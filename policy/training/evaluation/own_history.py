@@ -1,4 +1,4 @@
-"""A user's own Prometheus history: what happened, and what other policies would have done and cost.
+"""Backtest on a user's own Prometheus history: what happened, and what other policies would have done and cost.
 
 Retrains are read off the counters of redeployments: an increase is a new model going live, whose job started one
 training time before. Prices, training times and the worth of quality come from the settings.

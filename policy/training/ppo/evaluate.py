@@ -1,4 +1,4 @@
-"""Score a trained actor on many traces at once, and choose how ready to retrain it should be."""
+"""Rollouts of a trained actor on many traces at once, and calibration of how ready it is to retrain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained actor as one self-contained ONNX file: scaler, network and softmax in the graph, origin in the metadata.
+"""ONNX export of a trained actor, one file: scaler, network and softmax in the graph, origin in the metadata.
 
 The graph is written node by node: it is small, it has no side-car file, and it says what is in it.
 """

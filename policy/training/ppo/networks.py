@@ -1,4 +1,4 @@
-"""The two networks: the source paper's multi-layer perceptron on six numbers, and the multi-stream network.
+"""The two policy networks in torch: the source paper's perceptron on six numbers, and the multi-stream network.
 
 Both begin with the scaler, so that the exported graph takes plain values in plain units. A critic that is thrown away
 after training may also see `hidden`, what the environment knows and no policy can.

@@ -1,4 +1,4 @@
-"""Training: PPO of stable-baselines3 on the batched environment, behaviour cloning of the optimal plan first.
+"""PPO training (stable-baselines3) on the batched environment, behaviour cloning of the optimal plan first.
 
 One recipe is a frozen `Recipe`; `PRESETS` holds the ones that made the shipped policies. Seeded throughout, one core.
 """

@@ -1,4 +1,4 @@
-"""N services at once over a pool of traces: the one set of rules behind the vectorised and the single environment.
+"""The simulator: N services at once over a pool of traces, behind the vectorised and the single environment.
 
 Each service has its own stream of randomness, [seed, service, episode], drawn when an episode starts: which trace,
 measurement noise, load, and whether a job fails. So service k of a vector of any size goes through the same episodes.

@@ -1,4 +1,4 @@
-"""Many traces and their optima side by side, packed for batched look-ups by the environment."""
+"""Pool of drift traces and their optimal plans, packed for batched look-ups by the environment."""
 
 from __future__ import annotations
 

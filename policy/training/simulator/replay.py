@@ -1,4 +1,4 @@
-"""Run a decider over a trace, showing it at each step what it could have seen and nothing else.
+"""Replay of a decider over a drift trace, showing it at each step what it could have seen and nothing else.
 
 Noise: BLEU-1 and exact match of one model at one step get independent normal noise of sd `noise_sd * sqrt(2)` each, so
 that the measured quality has sd `noise_sd`. It is not clipped, so that the mean stays
