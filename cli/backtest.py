@@ -85,15 +85,16 @@ def _run(traces: Sequence[str], policies: Sequence[str], seed: int, workers: int
     from rich.console import Console
     from rich.progress import Progress
 
+    from policy.training.baselines.registry import POLICIES
     from policy.training.evaluation.backtest import backtest as run_all
 
     console = Console(stderr=True)
     shown = Progress(console=console, transient=True) if not quiet and console.is_terminal else None
     with shown or nullcontext():
         if shown is None:
-            return run_all(traces, policies, seed, workers)
+            return run_all(traces, policies, POLICIES, seed, workers)
         task = shown.add_task(f"{len(traces)} traces x {len(policies)} policies", total=len(traces))
-        return run_all(traces, policies, seed, workers, lambda done: shown.update(task, completed=done))
+        return run_all(traces, policies, POLICIES, seed, workers, lambda done: shown.update(task, completed=done))
 
 
 def _table(runs: Sequence[Any]) -> None:
@@ -121,11 +122,11 @@ def _table(runs: Sequence[Any]) -> None:
 
 
 def _draw(runs: Sequence[Any], picture: Path) -> None:
-    """Quality and decisions over time of the first traces; the oracle is always among the lines."""
+    """Quality and decisions over time of the first traces; the optimal plan is always among the lines."""
     import numpy as np
 
     from cli.picture import Line, Panel, svg
-    from policy.training.simulator.score import oracle, run_cost
+    from policy.training.simulator.cost import optimal_plan, run_cost
     from policy.training.simulator.trace import load
 
     names = list(dict.fromkeys(run.trace for run in runs))
@@ -133,7 +134,7 @@ def _draw(runs: Sequence[Any], picture: Path) -> None:
     for name in names[:PANELS]:
         trace = load(Path(name))
         plans = {run.policy: run.decisions for run in runs if run.trace == name}
-        plans.setdefault("oracle", oracle(trace)[1])
+        plans.setdefault("oracle", optimal_plan(trace)[1])
         lines = []
         for policy, decisions in plans.items():
             serving = run_cost(trace, decisions).serving

@@ -38,7 +38,7 @@ def report(
     step_s: int | None,
 ) -> None:
     """Fetch, fit, replay and print."""
-    from policy.training.evaluation.backtest import check_policy
+    from policy.training.baselines.registry import check_policy, decider_for
     from policy.training.evaluation.own_history import answer, grid_of, history_of_window, step_seconds
     from shared.adapters.prometheus import PrometheusMetrics
     from shared.settings import Settings
@@ -56,7 +56,7 @@ def report(
     step = float(step_s) if step_s else step_seconds(end_s - start_s, settings.slot_seconds)
     source = PrometheusMetrics(url, settings.service, settings.prometheus_token, settings.prometheus_auth)
     window = source.window(start_s, end_s, step)
-    result = answer(history_of_window(window, settings), policies, seed)
+    result = answer(history_of_window(window, settings), policies, decider_for, seed)
     document = _document(result, grid_of(window)[0], step)
     if as_json:
         click.echo(json.dumps(document))

@@ -60,7 +60,8 @@ def _show(decision: Any, window: Any, context: Any) -> None:
     from rich.table import Table
 
     from policy.explain import expected_costs
-    from policy.observation.live import OBSERVATION, history_of
+    from policy.observation.live import history_of
+    from policy.observation.paper import OBSERVATION
     from shared.contracts import MetricWindow
 
     console = Console()

@@ -86,7 +86,7 @@ def show(files: tuple[str, ...]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from policy.training.simulator.score import oracle, run_cost
+    from policy.training.simulator.cost import optimal_plan, run_cost
     from policy.training.simulator.trace import load
 
     table = Table()
@@ -94,7 +94,7 @@ def show(files: tuple[str, ...]) -> None:
         table.add_column(column, justify="left" if column == "trace" else "right")
     for file in files:
         loaded = load(Path(file))
-        best, decisions = oracle(loaded)
+        best, decisions = optimal_plan(loaded)
         table.add_row(
             loaded.name,
             str(loaded.steps),

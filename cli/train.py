@@ -12,9 +12,13 @@ from shared.errors import InvalidInputError
 
 
 @click.command()
-@click.option("--preset", type=click.Choice(["ppo", "ppo-paper"]), help="The recipe that made a shipped policy.")
+@click.option(
+    "--preset",
+    type=click.Choice(["ppo", "ppo-paper"]),
+    help="The recipe of the shipped policy, or of the paper's reference.",
+)
 @click.option("--observation", type=click.Choice(["paper", "multistream"]), help="What the policy sees [paper].")
-@click.option("--reward", type=click.Choice(["usd", "regret", "paper"]), help="What the policy is paid for [regret].")
+@click.option("--reward", type=click.Choice(["usd", "regret", "paper"]), help="The reward [regret].")
 @click.option("--steps", type=click.IntRange(min=1), help="Environment steps [50000].")
 @click.option("--traces", type=click.IntRange(min=1), help="Random drift traces to train on [210].")
 @click.option("--seed", type=click.IntRange(min=0), help="Everything random follows from it [0].")
@@ -71,7 +75,7 @@ def _with_progress(run: Any, recipe: Any, out: Path) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description:>8}"), BarColumn(), TextColumn("{task.completed:,}/{task.total:,}"))
+    columns = (TextColumn("{task.description:>9}"), BarColumn(), TextColumn("{task.completed:,}/{task.total:,}"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
         phases: dict[str, Any] = {}
         shown_s = 0.0

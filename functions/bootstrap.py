@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from functions.clouds import Deps
+from policy.catalogue import check_deployable
 from shared.contracts import Cloud
 from shared.ports import CloudServices, MetricsSource
 from shared.records import State
@@ -101,6 +102,7 @@ def configured_clouds(cfg: Settings) -> tuple[Cloud, ...]:
 def deps(cloud: Cloud) -> Deps:
     """Dependencies of the scheduled and the training functions in `cloud`."""
     cfg = settings(cloud)
+    check_deployable(cfg.policy)
     notifier = None
     if cfg.pushgateway_url:
         from shared.adapters.pushgateway import Pushgateway

@@ -1,7 +1,7 @@
-"""What every rule shares: where the serving model's measurements lie, and what a retrain costs in lost quality.
+"""Base class of retrain rules, with helpers: the serving model's measurements, and the cost ratio of a retrain.
 
 Every rule is a function of the `History` alone (a fresh instance that is shown a long history decides as one that
-lived through it), so a function that wakes once a minute can use it. All rules place the job on the cloud that is
+went through it), so a function that wakes once a minute can use it. All rules place the job on the cloud that is
 cheapest now; they differ in timing only.
 """
 

@@ -1,9 +1,9 @@
-"""One tick: metrics -> history -> policy -> guardrails -> the record of the decision.
+"""The pure retrain decision of one slot: metrics -> history -> policy -> guardrails -> the decision record.
 
     decide(window, context, policy) -> Decision
 
 is pure: everything it needs is handed in, and the same input gives the same decision. `Decision.action` is what is to
-be done (hold in watch mode), `Decision.wanted` what the policy wanted before any guardrail spoke.
+be done (hold in watch mode), `Decision.wanted` what the policy wanted before any guardrail triggered.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy as np
 from policy.explain import expected_costs, explained
 from policy.guardrails import Facts, apply
 from policy.history import History
-from policy.observation.live import OBSERVATION, history_of, observe
-from policy.policies import FALLBACK, Evaluation, OutOfDistributionError, Policy, live_policy, load_policy
+from policy.observation.live import history_of
+from policy.observation.paper import OBSERVATION, observe
+from policy.policies import FALLBACK, Evaluation, OutOfDistributionError, Policy, by_rule, live_policy, load_policy
 from shared.contracts import Action, Cloud, Decision, Guardrail, JobRecord, MetricWindow, job_id_for
 from shared.errors import MetricsError
 from shared.settings import Settings
@@ -56,13 +57,13 @@ def decide(window: MetricWindow | MetricsError, context: DecisionContext, policy
         try:
             evaluation, shares = explained(policy, history, facts.allowed())
         except OutOfDistributionError as exc:
-            evaluation = load_policy(FALLBACK).evaluate(history, facts.allowed())
+            evaluation = by_rule(history, facts.allowed())
             reason = f"out of distribution: {exc}; rule {FALLBACK!r} decides"
             guards.append(_guard("out-of-distribution", evaluation.action, reason))
     except MetricsError as exc:
         guards.append(_guard("metrics", Action.HOLD, f"hold: {exc}"))
-    action, spoken = apply(evaluation.action, facts)
-    guards += spoken
+    action, triggered = apply(evaluation.action, facts)
+    guards += triggered
     if facts.paused is not None and all(guard.name != "paused" for guard in guards):
         guards.append(_guard("paused", Action.HOLD, facts.stopped()))  # what an operator asked for is said in any case
     job_id = job_id_for(settings.service, context.slot_s)
@@ -87,7 +88,7 @@ def decide(window: MetricWindow | MetricsError, context: DecisionContext, policy
 
 
 def _guard(name: str, after: Action, reason: str) -> Guardrail:
-    """A guardrail that spoke because the policy could not."""
+    """A guardrail that triggered because the policy could not decide."""
     return Guardrail(name=name, before=Action.HOLD, after=after, reason=reason)
 
 
@@ -104,9 +105,9 @@ def _reason(policy: Policy, evaluation: Evaluation, history: History, facts: Fac
     chosen, probability = evaluation.action, evaluation.probabilities[evaluation.action]
     seen = _named(history)
     costs = expected_costs(history)
-    told = f"quality {seen['accuracy']:.2f}" if "accuracy" in seen else "quality unknown"
+    described = f"quality {seen['accuracy']:.2f}" if "accuracy" in seen else "quality unknown"
     if costs is not None:
-        told += f" (was {costs.fresh_quality:.2f} when new); a retrain costs ${costs.retrain_usd:.2f}"
-        told += f", quality lost since then ${costs.lost_usd:.2f}"
+        described += f" (was {costs.fresh_quality:.2f} when new); a retrain costs ${costs.retrain_usd:.2f}"
+        described += f", quality lost since then ${costs.lost_usd:.2f}"
     word = "hold" if chosen is Action.HOLD else f"retrain on {chosen.cloud}"
-    return f"{policy.name}: {word} ({probability:.0%} sure); {told}"
+    return f"{policy.name}: {word} ({probability:.0%} sure); {described}"

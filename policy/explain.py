@@ -1,4 +1,4 @@
-"""Why a policy chose what it chose: exact Shapley values over the six inputs, and what each action would have cost.
+"""Explanation of a decision: exact Shapley values over the six inputs, and the expected cost of each action.
 
 The question a Shapley value answers here is "what has changed since the serving model was new, and how much did each
 change move the probability of the chosen action?": the baseline is the observation of that time. The values add up
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.history import Floats, History
-from policy.observation.live import OBSERVATION, SMOOTHING_STEPS, observe
 from policy.observation.multistream import FEATURES
+from policy.observation.paper import OBSERVATION, SMOOTHING_STEPS, observe
 from policy.policies import Evaluation, NetworkPolicy, Policy
 
 INPUTS: Final = tuple(feature.name for feature in OBSERVATION)
@@ -118,7 +118,7 @@ def as_when_new(history: History) -> History:
 def _until(history: History, step: int) -> History:
     """The history as it was at an earlier step."""
     end = step + 1
-    lived = sum(r.live is not None and r.live <= step for r in history.retrains)
+    served = sum(r.live is not None and r.live <= step for r in history.retrains)
     return replace(
         history,
         bleu=history.bleu[:end],
@@ -129,7 +129,9 @@ def _until(history: History, step: int) -> History:
         memory=history.memory[:end],
         price_usd_per_hour=history.price_usd_per_hour[:end],
         retrains=tuple(r for r in history.retrains if r.started <= step),
-        own_quality=None if history.own_quality is None else history.own_quality[: 1 + lived, :end],
+        former_model_quality=None
+        if history.former_model_quality is None
+        else history.former_model_quality[: 1 + served, :end],
     )
 
 

@@ -1,4 +1,4 @@
-"""What may overrule a policy: pure checks in a fixed order, each with a reason that ends up in the decision record."""
+"""Guardrails that may overrule a policy: pure checks in a fixed order, each with a reason for the decision record."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Facts:
     now_s: float
     in_flight: JobRecord | None
     ended_s: float | None  # when the last job ended
-    in_vain: int  # jobs in a row, up to the last one, that failed or were rejected
+    consecutive_failures: int  # jobs in a row, up to the last one, that failed or were rejected
     spent_usd: float  # on jobs started since midnight UTC, estimates included
     unavailable: Mapping[Cloud, str]
     paused: str | None
@@ -45,7 +45,7 @@ class Facts:
             now_s=now_s,
             in_flight=running[0] if running else None,
             ended_s=max((r.updated_s for r in jobs if not is_in_flight(r) and not r.cause), default=None),
-            in_vain=in_vain(jobs),
+            consecutive_failures=consecutive_failures(jobs),
             spent_usd=sum(cost_usd(record, settings) for record in jobs if record.job.slot_s >= midnight_s),
             unavailable=unavailable,
             paused=paused,
@@ -67,16 +67,16 @@ class Facts:
 
 
 def longest_cooldown_slots(settings: Settings) -> float:
-    """The cooldown after so many jobs in vain that it grows no further."""
+    """The cooldown after so many failures in a row that it grows no further."""
     return settings.cooldown_slots * 2.0**MOST_DOUBLINGS
 
 
-def in_vain(jobs: Sequence[JobRecord]) -> int:
+def consecutive_failures(jobs: Sequence[JobRecord]) -> int:
     """How many jobs in a row, up to the last that ended, failed or were rejected; one a person stopped says nothing."""
     count = 0
     for record in sorted(jobs, key=lambda record: record.updated_s, reverse=True):
         if record.cause:
-            continue  # its cloud refused it or had no machine: the other cloud is next, and nothing is wrong with the model
+            continue  # its cloud refused it or had no machine: nothing is wrong with the model
         if record.status in (JobStatus.FAILED, JobStatus.REJECTED):
             count += 1
         elif record.status is JobStatus.LIVE:
@@ -94,12 +94,15 @@ def _in_flight(action: Action, facts: Facts) -> tuple[Action, str] | None:
 
 def _cooldown(action: Action, facts: Facts) -> tuple[Action, str] | None:
     # what keeps failing is tried less and less often: a cause outside the model is not mended by another job
-    doubled = min(max(facts.in_vain - 1, 0), MOST_DOUBLINGS)
+    doubled = min(max(facts.consecutive_failures - 1, 0), MOST_DOUBLINGS)
     wait_s = facts.settings.cooldown_slots * facts.settings.slot_seconds * 2.0**doubled
     if facts.ended_s is None or facts.now_s - facts.ended_s >= wait_s:
         return None
-    told = f"the last job ended {facts.now_s - facts.ended_s:.0f} s ago; the cooldown is {wait_s:.0f} s"
-    return Action.HOLD, f"{told}, as the last {facts.in_vain} jobs failed or were rejected" if doubled else told
+    reason = f"the last job ended {facts.now_s - facts.ended_s:.0f} s ago; the cooldown is {wait_s:.0f} s"
+    return (
+        Action.HOLD,
+        f"{reason}, as the last {facts.consecutive_failures} jobs failed or were rejected" if doubled else reason,
+    )
 
 
 def _unavailable(action: Action, facts: Facts) -> tuple[Action, str] | None:
@@ -133,7 +136,7 @@ def _watch(action: Action, facts: Facts) -> tuple[Action, str] | None:
     return Action.HOLD, "watch mode: decided and recorded, not done"
 
 
-#: in the order in which they speak; only a retrain is ever overruled
+#: in the order in which they are checked; only a retrain is ever overruled
 GUARDRAILS: Final[tuple[tuple[str, Callable[[Action, Facts], tuple[Action, str] | None]], ...]] = (
     ("paused", _paused),
     ("in-flight", _in_flight),
@@ -146,12 +149,12 @@ GUARDRAILS: Final[tuple[tuple[str, Callable[[Action, Facts], tuple[Action, str] 
 
 def apply(action: Action, facts: Facts) -> tuple[Action, list[Guardrail]]:
     """The action that is left, and what each guardrail changed."""
-    spoken: list[Guardrail] = []
+    triggered: list[Guardrail] = []
     for name, guard in GUARDRAILS:
         if action is Action.HOLD:
             break
         verdict = guard(action, facts)
         if verdict is not None:
-            spoken.append(Guardrail(name=name, before=action, after=verdict[0], reason=verdict[1]))
+            triggered.append(Guardrail(name=name, before=action, after=verdict[0], reason=verdict[1]))
             action = verdict[0]
-    return action, spoken
+    return action, triggered

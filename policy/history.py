@@ -1,4 +1,4 @@
-"""What any decider may see at a decision step: the one input of the ONNX policies and of every rule."""
+"""`History`, what a policy may see at a decision step: the one input of the ONNX policies and of every rule."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from shared.quality import quality
 
 Floats = NDArray[np.float64]
 
@@ -47,7 +49,7 @@ class History:
     in_flight: bool  # a job runs; the decider may only hold
     # (m, t + 1): measured quality at each step of the first model and of each own model that went live, in the order
     # they went live; NaN before a model existed. None where nobody re-evaluates old models (the live system).
-    own_quality: Floats | None = None
+    former_model_quality: Floats | None = None
 
     @property
     def t(self) -> int:
@@ -56,8 +58,8 @@ class History:
 
     @property
     def quality(self) -> Floats:
-        """Measured quality of the serving model, 0.5 BLEU-1 + 0.5 exact match, shape (t + 1,)."""
-        return 0.5 * self.bleu + 0.5 * self.accuracy
+        """Measured quality of the serving model (`shared.quality`), shape (t + 1,)."""
+        return quality(self.bleu, self.accuracy)
 
     @property
     def serving(self) -> tuple[int, int]:

@@ -17,14 +17,14 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from policy.catalogue import REFERENCE, SHIPPED, check_deployable
 from policy.history import Decider, Floats, History
 from policy.observation.follow import Follower
-from policy.observation.live import Feature, observe
 from policy.observation.multistream import features_of
+from policy.observation.paper import Feature, observe
 from shared.contracts import Action
 from shared.errors import InvalidInputError, MetricsError, ModelError
 
-SHIPPED: Final = {name: Path(__file__).parent / "models" / f"{name}.onnx" for name in ("ppo", "ppo-paper")}
 #: the tuned rule that decides where a network has nothing to go by
 FALLBACK: Final = "rule"
 #: a service that is neglected for long is not seen in training, and what a network does then is anybody's guess: once
@@ -154,7 +154,7 @@ class NetworkPolicy:
         try:
             return int(self.evaluate(history).action)
         except OutOfDistributionError:
-            return load_policy(FALLBACK).decide(history)
+            return int(by_rule(history).action)
 
     def evaluate(self, history: History, allowed: tuple[bool, bool] = (True, True)) -> Evaluation:
         """The most probable action; a retrain on a cloud that is not allowed goes to the other one."""
@@ -214,7 +214,7 @@ class NetworkPolicy:
 
 
 def load_policy(name: str, **parameters: Any) -> Policy:
-    """The policy of that name: `ppo`, `ppo-paper`, a rule of `policy.rules`, or the path of an .onnx file.
+    """The policy of that name: a network, a rule of `policy.rules.registry`, or the path of an .onnx file.
 
     `parameters` go to a rule (for example `every_slots` of `static`).
 
@@ -222,8 +222,10 @@ def load_policy(name: str, **parameters: Any) -> Policy:
         InvalidInputError: no such policy or file.
         ModelError: the file is not a policy.
     """
-    if name in SHIPPED:
-        return NetworkPolicy(SHIPPED[name], name)
+    networks = SHIPPED | REFERENCE
+    if name in networks:
+        return NetworkPolicy(networks[name], name)
+    check_deployable(name)
     if name.endswith(".onnx"):
         return NetworkPolicy(Path(name), Path(name).stem)
     from policy.rules.registry import make
@@ -231,6 +233,17 @@ def load_policy(name: str, **parameters: Any) -> Policy:
     return RulePolicy(name, make(name, **parameters))
 
 
+def by_rule(history: History, allowed: tuple[bool, bool] = (True, True)) -> Evaluation:
+    """What the fall-back rule makes of a history that a network cannot judge."""
+    return load_policy(FALLBACK).evaluate(history, allowed)
+
+
 def live_policy(name: str, static_every_slots: int) -> Policy:
-    """`load_policy` with the settings of a live service."""
+    """The policy that a live service is set to.
+
+    Raises:
+        InvalidInputError: no function can run it.
+        ModelError: the file is not a policy.
+    """
+    check_deployable(name)
     return load_policy(name, every_slots=static_every_slots) if name == "static" else load_policy(name)

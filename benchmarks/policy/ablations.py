@@ -33,7 +33,7 @@ def _flat_prices(history: History) -> History:
 
 
 def _serving_only(history: History) -> History:
-    return replace(history, own_quality=None)
+    return replace(history, former_model_quality=None)
 
 
 def _window(slots: int) -> Callable[[History], History]:
@@ -45,7 +45,7 @@ def _window(slots: int) -> Callable[[History], History]:
             for r in history.retrains
         )
         shorter = {name: getattr(history, name)[first:] for name in series}
-        return replace(history, **shorter, retrains=moved, own_quality=None)
+        return replace(history, **shorter, retrains=moved, former_model_quality=None)
 
     return cut
 

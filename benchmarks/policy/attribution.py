@@ -3,10 +3,10 @@
     python -m benchmarks.policy.attribution [--policy NAME|FILE.onnx] [--per-family 100] [--windows 1 8]
 
 Endpoints swap between two scrapes, so in the slot in which a model goes live the quality that is scraped may still be
-the old one's. Three services live the same validation traces under the same noise, each measuring means over a window
+the old one's. Three services run the same validation traces under the same noise, each measuring means over a window
 and re-evaluating nobody: one where the slot is measured right, one where the old model's quality is believed to be the
-new one's, and one as `policy.observation.live.history_of` does it: the slot is missing, the decision in it is hold, and the
-model's past begins a slot later. Differences are paired, with their standard error.
+new one's, and one as `policy.observation.live.history_of` does it: the slot is missing, the decision in it is hold, and
+the model's past begins a slot later. Differences are paired, with their standard error.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from benchmarks.policy.validation import network_of, traces_of
 from policy.history import Floats
-from policy.observation.multistream import Tracker
+from policy.observation.tracker import Tracker
 from policy.policies import NetworkPolicy
-from policy.training.ppo.evaluate import lived, scoring_rules
+from policy.training.ppo.evaluate import rollout, scoring_rules
 from policy.training.simulator.dynamics import Dynamics
 from policy.training.simulator.generators import FAMILIES
 from policy.training.simulator.pool import Pool
@@ -70,7 +70,7 @@ def ratios(kind: type[Dynamics], pool: Pool, network: NetworkPolicy, window: int
         chosen = network.most_probable(observed)
         return np.where(env.swapped, 0, chosen) if isinstance(env, Missing) else chosen
 
-    return lived(env, act)[0]
+    return rollout(env, act)[0]
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ import numpy as np
 from policy.policies import NetworkPolicy
 from policy.training.ppo.evaluate import ratios
 from policy.training.ppo.networks import STREAMS
-from policy.training.ppo.train import PRESETS, Recipe, train, wander
+from policy.training.ppo.train import PRESETS, Recipe, random_rollout, train
 from policy.training.simulator.dynamics import Dynamics, Rules
 from policy.training.simulator.pool import Pool, training_pool
 
@@ -38,8 +38,8 @@ SCORES: Final = 8  # a run is scored about this often
 
 def recipe_of(variant: str, seed: int, steps: int) -> Recipe:
     """The short recipe of a variant: "full", "paper", or "without-STREAM"."""
-    short = replace(PRESETS["ppo"], seed=seed, steps=steps, rounds=1, traces=1200, services=256, clone_steps=200_000)
-    full = replace(short, improvement_pools=0)  # PPO alone
+    short = replace(PRESETS["ppo"], seed=seed, steps=steps, rounds=1, traces=1200, num_envs=256, cloning_steps=200_000)
+    full = replace(short, iteration_pools=0)  # PPO alone
     if variant == "paper":
         return replace(full, observation="paper")
     return replace(full, without=(variant.removeprefix("without-"),)) if variant != "full" else full
@@ -49,7 +49,7 @@ def run(variant: str, seed: int, steps: int) -> dict[str, Any]:
     """Train one variant; its scores on the way."""
     recipe = recipe_of(variant, seed, steps)
     judges = training_pool(300, JUDGES)
-    sample = wander(Dynamics(judges, 100, Rules(recipe.observation), seed=JUDGES), 99, JUDGES)
+    sample = random_rollout(Dynamics(judges, 100, Rules(recipe.observation), seed=JUDGES), 99, JUDGES)
     curve: list[tuple[int, float]] = []
     chosen: list[np.ndarray] = []
 

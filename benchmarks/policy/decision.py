@@ -1,7 +1,7 @@
 """Retrain policies over drift families and cost ratios: J/J*, retrains, quality.
 
     python -m benchmarks.policy.decision [--per-family 40] [--family NAME]... [--policy NAME|FILE.onnx]...
-                                  [--matrices FOLDER] [--ablations] [--json FILE] [--add EARLIER.json]
+                                         [--matrices FOLDER] [--ablations] [--json FILE] [--add EARLIER.json]
 
 The traces are the project's own test set (seeds that nothing is trained or tuned on; families marked * are not
 trained on at all), the two families that are made otherwise (`turnover` is shaped after the real matrices, `textbook`
@@ -30,15 +30,15 @@ import numpy as np
 from benchmarks.policy.ablations import ABLATIONS, Ablated
 from benchmarks.policy.intervals import bootstrap, interquartile_mean
 from policy.history import Decider
-from policy.policies import SHIPPED, NetworkPolicy, load_policy
-from policy.rules.registry import RIVALS, make
+from policy.policies import NetworkPolicy, load_policy
+from policy.training.baselines.registry import BASELINES, NETWORKS, check_policy, decider_for, make
 from policy.training.baselines.tuning import ratio_of
 from policy.training.baselines.warm_up import GRIDS, WarmedUp, warm_up_of
-from policy.training.evaluation.backtest import check_policy, decider_for, run_one
+from policy.training.evaluation.backtest import run_one
+from policy.training.simulator.cost import RunCost, optimal_plan, run_cost
 from policy.training.simulator.generators import APART, FAMILIES, HELD_OUT, generate
 from policy.training.simulator.lockstep import replay_many
 from policy.training.simulator.replay import replay
-from policy.training.simulator.score import RunScore, oracle, run_cost
 from policy.training.simulator.trace import Trace, load
 from shared.errors import InvalidInputError, OpportuneError
 
@@ -110,7 +110,7 @@ def variant_of(name: str, variant: str, trace: Trace) -> Decider:
 def run_jobs(jobs: Sequence[Job], policies: Sequence[str]) -> list[Row]:
     """Every policy on some traces."""
     traces = [trace_of(job) for job in jobs]
-    optima = [oracle(trace) for trace in traces]
+    optima = [optimal_plan(trace) for trace in traces]
     runs = runs_of(traces, [seed for _, _, seed in jobs], optima, policies)
     return [
         Row(job[0], Path(job[1]).name, job[2], ratio_of(trace), sum(a > 0 for a in best[1]), run)
@@ -124,14 +124,14 @@ def runs_of(
     optima: Sequence[tuple[float, tuple[int, ...]]],
     policies: Sequence[str],
 ) -> list[dict[str, list[float]]]:
-    """`Row.runs` of every trace. Networks live all of them at once; the first alone too, to be timed."""
+    """`Row.runs` of every trace. Networks run on all of them at once; the first alone too, to be timed."""
     runs: list[dict[str, list[float]]] = [{} for _ in traces]
     for policy in policies:
         name, _, variant = policy.partition("@")
         network = network_of(name) if not variant else None
         if network is not None:
             decided = replay_many(traces, network, seeds)
-            timed = run_one(traces[0], "", policy, seeds[0], optima[0])
+            timed = run_one(traces[0], "", policy, seeds[0], optima[0], decider_for)
             for k, (trace, decisions) in enumerate(zip(traces, decided, strict=True)):
                 micros = 1e6 * timed.seconds_per_decision if k == 0 else float("nan")
                 runs[k][policy] = _entry(run_cost(trace, decisions), optima[k][0], micros)
@@ -141,18 +141,18 @@ def runs_of(
                 decisions = replay(trace, variant_of(name, variant, trace), seed)
                 runs[k][policy] = _entry(run_cost(trace, decisions), optima[k][0], float("nan"))
             else:
-                run = run_one(trace, trace.name, policy, seed, optima[k])
+                run = run_one(trace, trace.name, policy, seed, optima[k], decider_for)
                 runs[k][policy] = [run.ratio, run.retrains, run.mean_quality, 1e6 * run.seconds_per_decision]
     return runs
 
 
-def _entry(score: RunScore, optimum_usd: float, micros: float) -> list[float]:
+def _entry(score: RunCost, optimum_usd: float, micros: float) -> list[float]:
     return [score.cost_usd / optimum_usd, score.retrains, score.mean_quality, micros]
 
 
 def network_of(name: str) -> NetworkPolicy | None:
     """The multi-stream network of that name, which many traces can be replayed with at once; None: anything else."""
-    if name in SHIPPED or name.endswith(".onnx"):
+    if name in NETWORKS or name.endswith(".onnx"):
         policy = load_policy(name)
         if isinstance(policy, NetworkPolicy) and policy.observation == "multistream":
             return policy
@@ -228,7 +228,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
             },
             "microseconds": float(np.nanmean(micros)) if np.isfinite(micros).any() else 0.0,
         }
-    rules = {policy: entry["all"]["mean"] for policy, entry in table.items() if policy in RIVALS}
+    rules = {policy: entry["all"]["mean"] for policy, entry in table.items() if policy in BASELINES}
     if rules:
         best = min(rules, key=lambda name: rules[name])
         for entry in table.values():
@@ -242,7 +242,7 @@ def duels(rows: Sequence[Row]) -> list[dict[str, Any]]:
     The same traces under the same noise carry both, so the difference is known better than either mean.
     """
     families, buckets, generated = _groups(rows)
-    rules = [name for name in rows[0].runs if name in RIVALS]
+    rules = [name for name in rows[0].runs if name in BASELINES]
     values = {name: np.array([row.runs[name][0] for row in rows]) for name in (OURS, *rules)}
     groups = [("all", generated)]
     groups += [(name, families == name) for name in dict.fromkeys(families)]
@@ -310,7 +310,7 @@ def show(table: dict[str, Any]) -> None:
             f"{iqm[0]:.3f}-{iqm[1]:.3f} | {whole['retrains']:.2f} | {whole['quality']:.3f} | "
             f"{entry.get('gap_closed', 0.0):.0%} | {entry['microseconds']:.0f} |"
         )
-    print(f"\nThe oracle retrains {first['all']['oracle_retrains']:.2f} times a trace.")
+    print(f"\nThe optimal plan retrains {first['all']['oracle_retrains']:.2f} times a trace.")
     for key, title in (("families", "family (mean J/J*)"), ("buckets", "cost of a retrain, in points x steps")):
         columns = list(first[key])
         marked = [f"{c}{'*' if c in HELD_OUT else ''} ({first[key][c]['traces']})" for c in columns]
@@ -318,7 +318,9 @@ def show(table: dict[str, Any]) -> None:
         print("|---" * (len(columns) + 1) + "|")
         for name, entry in policies:
             print(f"| {name} | " + " | ".join(f"{entry[key][c]['mean']:.3f}" for c in columns) + " |")
-    print("\nretrains per trace, oracle's in the last row\n\n| policy | " + " | ".join(first["families"]) + " |")
+    print(
+        "\nretrains per trace, the optimal plan's in the last row\n\n| policy | " + " | ".join(first["families"]) + " |"
+    )
     print("|---" * (len(first["families"]) + 1) + "|")
     for name, entry in policies:
         print(f"| {name} | " + " | ".join(f"{part['retrains']:.2f}" for part in entry["families"].values()) + " |")
@@ -332,13 +334,13 @@ def main() -> None:
     parser.add_argument("--family", action="append", choices=EVERY, help="default: every one, and the real matrices")
     parser.add_argument("--matrices", type=Path, default=REAL, help="a folder of measured ones [the shipped]")
     parser.add_argument("--policy", action="append", help="default: every fast rule, ppo, ppo-paper")
-    parser.add_argument("--slow", action="store_true", help="with the rivals that take seconds a trace")
+    parser.add_argument("--slow", action="store_true", help="with the baselines that take seconds a trace")
     parser.add_argument("--ablations", action="store_true", help="ppo with one thing taken away, each")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--add", type=Path, help="JSON of an earlier run on the same traces: its policies too")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    default = [*(name for name in RIVALS if args.slow or name not in SLOW), "ppo", "ppo-paper"]
+    default = [*(name for name in BASELINES if args.slow or name not in SLOW), "ppo", "ppo-paper"]
     policies = args.policy or default
     if args.family and args.matrices != REAL:
         parser.error("--matrices and --family: some families alone go without matrices; give one of the two")
@@ -360,7 +362,7 @@ def main() -> None:
         rows = merged(rows, earlier)
     table = summary(rows)
     show(table)
-    found = duels(rows) if OURS in table and any(name in RIVALS for name in table) else []
+    found = duels(rows) if OURS in table and any(name in BASELINES for name in table) else []
     show_duels(found)
     if args.json:
         document = {"policies": table, "duels": found, "rows": [dataclasses.asdict(row) for row in rows]}

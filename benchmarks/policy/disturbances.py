@@ -1,6 +1,7 @@
 """Retrain policies where life is unlike the generated traces: one disturbance at a time, on traces of every family.
 
-    python -m benchmarks.policy.disturbances [--per-family 20] [--kind NAME]... [--policy NAME|FILE.onnx]... [--json FILE]
+    python -m benchmarks.policy.disturbances [--per-family 20] [--kind NAME]... [--policy NAME|FILE.onnx]...
+                                             [--json FILE]
 
 `none` is the traces as they are, at retrain prices of 0.3 to 30 points x steps. Every other kind changes the quality
 that models have, or how it is measured: single bad steps, a day and a night, few labels, harder questions for every
@@ -26,10 +27,10 @@ import numpy as np
 
 from benchmarks.policy.decision import runs_of
 from policy.history import Floats
-from policy.training.evaluation.backtest import check_policy
+from policy.training.baselines.registry import check_policy
+from policy.training.simulator.cost import optimal_plan
 from policy.training.simulator.generators import FAMILIES, USUAL, generate
 from policy.training.simulator.pool import listed
-from policy.training.simulator.score import oracle
 from policy.training.simulator.trace import Trace
 from shared.errors import OpportuneError
 
@@ -124,7 +125,7 @@ def trace_of(kind: str, family: str, number: int) -> Trace:
 def measured(kind: str, family: str, per_family: int, policies: tuple[str, ...]) -> dict[str, list[list[float]]]:
     """Policy (and "optimum") -> [J/J*, retrains] of every trace of a kind and family."""
     traces = [trace_of(kind, family, number) for number in range(per_family)]
-    optima = [oracle(trace) for trace in traces]
+    optima = [optimal_plan(trace) for trace in traces]
     runs = runs_of(traces, range(per_family), optima, policies)
     found = {policy: [run[policy][:2] for run in runs] for policy in policies}
     return {**found, "optimum": [[1.0, float(np.count_nonzero(plan))] for _, plan in optima]}

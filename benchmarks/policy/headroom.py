@@ -2,11 +2,11 @@
 
     python -m benchmarks.policy.headroom [--per-family 1500] [--lives 6] [--judged 300] [--policy NAME|FILE.onnx]
 
-From states of services' lives a hold and a retrain are both lived to the end, the network deciding everything else.
-Trees learn the difference: from what the network sees, and from that and the family, which nobody is told in life. Then
-the trees decide where they are clear that the network is wrong. What they save on validation traces is what a better
-choice from the same numbers may still save (one step of policy iteration), and what knowing the family would add.
-Paired differences with the standard error.
+From states that services meet a hold and a retrain are both rolled out to the end, the network deciding everything
+else. Trees learn the difference: from what the network sees, and from that and the family, which nobody knows in life.
+Then the trees decide where they are clear that the network is wrong. What they save on validation traces is what a
+better choice from the same numbers may still save (one step of policy iteration), and what knowing the family would
+add. Paired differences with the standard error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.policy.validation import Score, Scores, network_of, paired, scor
 from policy.history import Floats
 from policy.policies import NetworkPolicy
 from policy.training.ppo.evaluate import scoring_rules
-from policy.training.ppo.improvement import both_lived, foretelling
+from policy.training.ppo.policy_iteration import difference_model, roll_out_both
 from policy.training.simulator.generators import FAMILIES, generate
 from policy.training.simulator.pool import Pool
 from shared.errors import OpportuneError
@@ -37,23 +37,23 @@ ASKED_SEED: Final = 505_000_000
 CLEAR: Final = 0.01
 
 Dearer = Callable[[Floats], Floats]
-"""Observations (N, D) -> by how much of J* a retrain is dearer than a hold, (N,)."""
+"""Observations (N, D) -> by how much of the optimal cost a retrain is dearer than a hold, (N,)."""
 
 
-def asked(name: str, family: str, count: int, lives: int) -> tuple[Floats, Floats]:
-    """Observations of picked states of a family, (N, D), and by how much of J* a retrain there is dearer, (N,)."""
+def asked(name: str, family: str, count: int, rollouts: int) -> tuple[Floats, Floats]:
+    """Picked states of a family: observations (N, D), by how much of the optimal cost a retrain is dearer (N,)."""
     network = network_of(name)
     pool = Pool(generate(family, ASKED_SEED + k) for k in range(count))
-    found = [both_lived(network.probabilities_of, pool, scoring_rules(), ASKED_SEED + life) for life in range(lives)]
+    found = [roll_out_both(network.probabilities_of, pool, scoring_rules(), ASKED_SEED + k) for k in range(rollouts)]
     seen, dearer, _ = zip(*found, strict=True)
     return np.concatenate(seen), np.concatenate(dearer)
 
 
 def with_family(observed: Floats, family: str) -> Floats:
     """The observations with the family beside them, (N, D + families)."""
-    told = np.zeros((len(observed), len(FAMILIES)), dtype=observed.dtype)
-    told[:, tuple(FAMILIES).index(family)] = 1.0
-    return np.concatenate([observed, told], axis=1)
+    known = np.zeros((len(observed), len(FAMILIES)), dtype=observed.dtype)
+    known[:, tuple(FAMILIES).index(family)] = 1.0
+    return np.concatenate([observed, known], axis=1)
 
 
 def overruled(network: NetworkPolicy, pool: Pool, dearer: Dearer) -> Score:
@@ -94,11 +94,13 @@ def main() -> None:
             states[family] = found
             print(f"{len(states)}/{every}: {family}", file=sys.stderr, flush=True)
     dearer = np.concatenate([difference for _, difference in states.values()])
-    plain = foretelling(np.concatenate([seen for seen, _ in states.values()]), dearer, seed=1)
-    told = foretelling(np.concatenate([with_family(seen, f) for f, (seen, _) in states.items()]), dearer, seed=1)
+    plain = difference_model(np.concatenate([seen for seen, _ in states.values()]), dearer, seed=1)
+    informed = difference_model(
+        np.concatenate([with_family(seen, f) for f, (seen, _) in states.items()]), dearer, seed=1
+    )
 
     def knowing(family: str) -> Dearer:
-        return lambda observed: told.predict(with_family(observed, family))
+        return lambda observed: informed.predict(with_family(observed, family))
 
     judged = {family: traces_of(family, args.judged) for family in FAMILIES}
     alone: Scores = {family: score(network, traces) for family, traces in judged.items()}

@@ -2,12 +2,12 @@
 
     python -m benchmarks.policy.history_needed [--per-family 4] [--json FILE]
 
-Each trace is lived through with a retrain every 30 steps (its metrics are the history); the decay model is fitted to
+Each trace is rolled out with a retrain every 30 steps (its metrics are the history); the decay model is fitted to
 its first H steps and asked what the tuned rule and the optimum would have cost. The true answer is the same policy on
 the true matrix. Error: |predicted - true| cost over true cost; coverage: how often the interval holds the true saving.
 
 A second table asks whether the shipped network needs a history of the service at all: J/J* over the first H steps of a
-service nobody knows, beside rivals that are fitted to the first quarter of it.
+service nobody knows, beside baselines that are fitted to the first quarter of it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from typing import Any, Final
 import numpy as np
 
 from policy.history import History, Retrain
-from policy.rules.registry import make
-from policy.training.evaluation.backtest import decider_for, run_one
+from policy.training.baselines.registry import decider_for, make
+from policy.training.evaluation.backtest import OPTIMAL, run_one
 from policy.training.evaluation.own_history import answer
+from policy.training.simulator.cost import optimal_plan, run_cost
 from policy.training.simulator.generators import FAMILIES, generate
 from policy.training.simulator.replay import replay
-from policy.training.simulator.score import oracle, run_cost
 from policy.training.simulator.trace import Trace
 
 LENGTHS: Final = (48, 72, 96, 144, 192)
 FIRST_SEED: Final = 970_000
 PERIOD: Final = 30
-POLICIES: Final = ("rule", "oracle")
+POLICIES: Final = ("rule", OPTIMAL)
 
 
-def lived(trace: Trace, seed: int) -> History:
+def rolled_out(trace: Trace, seed: int) -> History:
     """What the metrics of this service showed while it was retrained every PERIOD steps."""
     decisions = replay(trace, make("periodic", period=PERIOD), seed)
     serving = run_cost(trace, decisions).serving
@@ -66,8 +66,8 @@ def lived(trace: Trace, seed: int) -> History:
 
 def true_cost(trace: Trace, policy: str) -> float:
     """What the policy really costs on this world."""
-    if policy == "oracle":
-        return oracle(trace)[0]
+    if policy == OPTIMAL:
+        return optimal_plan(trace)[0]
     return run_cost(trace, replay(trace, decider_for(policy, trace))).cost_usd
 
 
@@ -80,7 +80,7 @@ def measure(per_family: int, lengths: tuple[int, ...]) -> list[dict[str, Any]]:
         for family in FAMILIES:
             for k in range(per_family):
                 trace = generate(family, FIRST_SEED + k, steps=length)
-                found = answer(lived(trace, k), POLICIES, seed=k)
+                found = answer(rolled_out(trace, k), POLICIES, decider_for, seed=k)
                 yours = run_cost(trace, replay(trace, make("periodic", period=PERIOD), k)).cost_usd
                 for one in found.answers:
                     truth = true_cost(trace, one.policy)
@@ -103,9 +103,9 @@ def cold_start(per_family: int, lengths: tuple[int, ...], policies: Sequence[str
         for family in FAMILIES:
             for k in range(per_family):
                 trace = generate(family, FIRST_SEED + k, steps=length)
-                best = oracle(trace)
+                best = optimal_plan(trace)
                 for policy in policies:
-                    ratios[policy].append(run_one(trace, trace.name, policy, k, best).ratio)
+                    ratios[policy].append(run_one(trace, trace.name, policy, k, best, decider_for).ratio)
         rows.append({"steps": length, **{policy: float(np.mean(values)) for policy, values in ratios.items()}})
     return rows
 

@@ -30,11 +30,10 @@ from numpy.typing import NDArray
 
 from benchmarks.policy.decision import FIRST_SEED, OURS
 from benchmarks.policy.intervals import bootstrap
-from policy.rules.registry import RIVALS
-from policy.training.evaluation.backtest import check_policy, decider_for
+from policy.training.baselines.registry import BASELINES, check_policy, decider_for
+from policy.training.simulator.cost import optimal_plan, run_cost
 from policy.training.simulator.generators import FAMILIES, HELD_OUT, generate
 from policy.training.simulator.replay import replay
-from policy.training.simulator.score import oracle, run_cost
 from shared.errors import OpportuneError
 
 #: the fast rules that are best in a family or over all of `benchmarks.policy.decision`, and the next best
@@ -63,8 +62,8 @@ def run(job: Job, policies: list[str], windows: list[int | None], labels: int | 
     """Every policy under every window on one trace."""
     family, seed = job
     trace = generate(family, seed)
-    best, planned = oracle(trace)
-    # the oracle knows the truth, whatever is measured
+    best, planned = optimal_plan(trace)
+    # the optimal plan knows the truth, whatever is measured
     noises = [ANSWER_SD / math.sqrt(labels * (window or 1)) if labels else trace.noise_sd for window in windows]
     noisy = [replace(trace, noise_sd=noise) for noise in noises]
     optimum = sum(action > 0 for action in planned)
@@ -72,7 +71,7 @@ def run(job: Job, policies: list[str], windows: list[int | None], labels: int | 
     for policy in policies:
         runs[policy] = []
         for window, measured in zip(windows, noisy, strict=True):
-            scored = run_cost(trace, replay(measured, decider_for(policy, measured, seed), seed, window))
+            scored = run_cost(trace, replay(measured, decider_for(policy, measured), seed, window))
             runs[policy].append([scored.cost_usd / best, float(scored.retrains), float(optimum)])
     return runs
 
@@ -119,7 +118,7 @@ def _duels(
     values: dict[str, NDArray[np.float64]], strata: Sequence[str], windows: Sequence[int | None]
 ) -> list[dict[str, Any]]:
     """`ppo` against the best rule of each window, on the same traces."""
-    rules = [policy for policy in values if policy in RIVALS]
+    rules = [policy for policy in values if policy in BASELINES]
     if OURS not in values or not rules:
         return []
     found = []

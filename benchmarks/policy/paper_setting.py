@@ -17,9 +17,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from policy.training.evaluation.backtest import run_one
+from policy.training.baselines.registry import decider_for
+from policy.training.evaluation.backtest import OPTIMAL, run_one
+from policy.training.simulator.cost import optimal_plan, run_cost
 from policy.training.simulator.generators import FAMILIES, HELD_OUT, generate
-from policy.training.simulator.score import oracle, run_cost
 from policy.training.simulator.trace import Trace
 
 STEPS: Final = 240
@@ -48,9 +49,11 @@ def measure(policies: list[str], per_family: int, price_factor: float) -> list[d
     rows = []
     for family in (*FAMILIES, *HELD_OUT):
         traces = [paper_trace(family, FIRST_SEED + k, price_factor) for k in range(per_family)]
-        best = [oracle(trace) for trace in traces]
+        best = [optimal_plan(trace) for trace in traces]
         for policy in policies:
-            runs = [run_one(t, t.name, policy, k, b) for k, (t, b) in enumerate(zip(traces, best, strict=True))]
+            runs = [
+                run_one(t, t.name, policy, k, b, decider_for) for k, (t, b) in enumerate(zip(traces, best, strict=True))
+            ]
             bleu = [
                 float(t.bleu[run_cost(t, run.decisions).serving, np.arange(STEPS)].mean())
                 for t, run in zip(traces, runs, strict=True)
@@ -91,7 +94,7 @@ def main() -> None:
     parser.add_argument("--price-factor", type=float, default=1.0)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    policies = ["static", *(args.policy or ["never", "regret", "ppo-paper", "ppo", "oracle"])]
+    policies = ["static", *(args.policy or ["never", "regret", "ppo-paper", "ppo", OPTIMAL])]
     rows = measure(policies, args.per_family, args.price_factor)
     show(rows)
     if args.json:

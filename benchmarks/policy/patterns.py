@@ -21,9 +21,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from policy.training.evaluation.backtest import check_policy, decider_for
+from policy.training.baselines.registry import check_policy, decider_for
+from policy.training.simulator.cost import optimal_plan, run_cost
 from policy.training.simulator.replay import replay
-from policy.training.simulator.score import oracle, run_cost
 from policy.training.simulator.trace import Floats, Trace
 from shared.errors import OpportuneError
 
@@ -92,7 +92,7 @@ def trace_of(case: Case) -> Trace:
 def ratios(case: Case, policies: tuple[str, ...]) -> list[float]:
     """J / J* of every policy."""
     trace = trace_of(case)
-    best, _ = oracle(trace)
+    best, _ = optimal_plan(trace)
     return [run_cost(trace, replay(trace, decider_for(policy, trace))).cost_usd / best for policy in policies]
 
 

@@ -20,8 +20,9 @@ from typing import Final
 
 import numpy as np
 
+from policy.catalogue import SHIPPED
 from policy.history import History
-from policy.policies import SHIPPED, NetworkPolicy
+from policy.policies import NetworkPolicy
 from policy.training.ppo.train import PRESETS, Recipe, build, set_up_torch
 from policy.training.simulator.dynamics import Observation, Rules
 from policy.training.simulator.environment import LLMVecEnv
@@ -93,9 +94,9 @@ def environment_speed(pool: Pool, observation: Observation) -> float:
 
 def training_speed(pool: Pool, recipe: Recipe) -> float:
     """Environment steps per second inside PPO, updates included."""
-    env = LLMVecEnv(pool, recipe.services, Rules(recipe.observation), 0, recipe.observation == "multistream", 20.0)
+    env = LLMVecEnv(pool, recipe.num_envs, Rules(recipe.observation), 0, recipe.observation == "multistream", 20.0)
     model = build(recipe, env)
-    rollout = recipe.services * recipe.n_steps
+    rollout = recipe.num_envs * recipe.n_steps
     model.learn(rollout)
     steps = ROLLOUTS * rollout
     begin = time.perf_counter()

@@ -3,9 +3,9 @@
     python -m benchmarks.policy.validation [--per-family 300] [--window 8] NAME|FILE.onnx...
 
 The traces are of the families that policies are trained on, from seeds that neither training nor the test set of
-`benchmarks.policy.decision` uses: what a recipe or a seed is chosen by belongs here, so that the test set stays unseen. All
-policies meet the same measurement noise. With `--window` they see what a live service measures: the mean over so many
-steps, and nobody re-evaluates former models. A retrain count stands beside the optimum's as a factor. Of several
+`benchmarks.policy.decision` uses: what a recipe or a seed is chosen by belongs here, so that the test set stays unseen.
+All policies meet the same measurement noise. With `--window` they see what a live service measures: the mean over so
+many steps, and nobody re-evaluates former models. A retrain count stands beside the optimum's as a factor. Of several
 policies, the others are compared with the first on the same traces: mean difference and its standard error.
 """
 

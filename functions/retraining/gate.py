@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from shared.contracts import Metrics, ModelManifest, decode
 from shared.errors import IntegrityError, ModelError
+from shared.quality import quality as quality_of
 
 MANIFEST: Final = "manifest.json"
 
@@ -21,8 +22,8 @@ class Verdict(NamedTuple):
 
 
 def quality(metrics: Metrics) -> float:
-    """0.5 BLEU-1 + 0.5 exact match, in [0, 1]: what the policy is paid for."""
-    return 0.5 * metrics.bleu1 + 0.5 * metrics.exact_match
+    """The quality of a model (`shared.quality`), in [0, 1]: what the policy's reward is made of."""
+    return quality_of(metrics.bleu1, metrics.exact_match)
 
 
 def judge(manifest: ModelManifest, serving_version: str | None, *, margin: float, min_examples: int) -> Verdict:

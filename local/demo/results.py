@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from local.demo.load_generator import Outcome, by_slot
 from shared.contracts import CLOUDS, Cloud, Decision, JobRecord, JobStatus
+from shared.quality import quality as quality_of
 
 #: live quality before and after a retrain is measured over this many slots
 BEFORE_AFTER_SLOTS: Final = 5
@@ -200,7 +201,7 @@ def costs_usd(arm: Arm, per_slot: Slots) -> tuple[NDArray[np.float64], NDArray[n
         end_s = job.finished_s if job.finished_s is not None else arm.started_s + arm.wall_s
         slot = int(np.clip(arm.minute(end_s) // arm.slot_minutes, 0, len(training) - 1))
         training[slot] += arm.cost_usd(job)
-    quality = 0.5 * per_slot.bleu1 + 0.5 * per_slot.exact_match
+    quality = quality_of(per_slot.bleu1, per_slot.exact_match)
     known = np.maximum.accumulate(np.where(np.isnan(quality), -1, np.arange(len(quality))))
     missing = np.where(known < 0, 0.0, 1 - np.nan_to_num(quality[np.maximum(known, 0)]))
     lost = missing * arm.prices.quality_usd_per_hour * arm.slot_minutes / 60

@@ -31,7 +31,7 @@ from local.demo.report import render
 from local.demo.results import Arm, Prices, Swap, against, summary
 from local.demo.scenario import Scenario, Schedule, plan
 from local.processes.serving_admin import ServingAdmin
-from policy.policies import load_policy
+from policy.policies import live_policy
 from shared.contracts import CLOUDS, IN_FLIGHT, Cloud
 from shared.errors import UnavailableError
 from shared.settings import Settings
@@ -117,7 +117,7 @@ def run_demo(options: DemoOptions, console: Console) -> DemoResult:
     """
     policies = _policies(options)
     for policy in policies.values():
-        load_policy(policy)
+        live_policy(policy, static_every_slots=1)
     trace = read_arrivals(options.arrivals) if options.arrivals else None
     pool = build_pool(options.questions, minutes=options.minutes, per_group=PER_GROUP, seed=options.seed)
     schedule = plan(

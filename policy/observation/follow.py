@@ -1,4 +1,4 @@
-"""A history, replayed through the tracker of `policy.observation.multistream`: the multi-stream observation of the live path."""
+"""Multi-stream observation of a live history: the history, replayed through `tracker.Tracker`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from policy.history import Floats, History
-from policy.observation.multistream import Tracker
+from policy.observation.multistream import observations
+from policy.observation.tracker import Tracker
 
 
 def delays_of(train_hours: Floats, step_minutes: float) -> Floats:
@@ -29,7 +30,7 @@ def build_many(histories: Sequence[History]) -> Floats:
     tracker = Tracker(len(histories))
     start(tracker, histories)
     advance(tracker, histories, 0)
-    return tracker.observation()
+    return observations(tracker)
 
 
 def start(tracker: Tracker, histories: Sequence[History]) -> None:
@@ -38,7 +39,9 @@ def start(tracker: Tracker, histories: Sequence[History]) -> None:
     per_step = first.value_usd_per_quality_hour * first.step_minutes / 60.0
     rows = np.arange(len(histories))
     delays = np.tile(delays_of(first.train_hours, first.step_minutes), (len(rows), 1))
-    tracker.configure(rows, np.full(len(rows), per_step), delays, np.full(len(rows), first.own_quality is not None))
+    tracker.configure(
+        rows, np.full(len(rows), per_step), delays, np.full(len(rows), first.former_model_quality is not None)
+    )
 
 
 def advance(tracker: Tracker, histories: Sequence[History], from_step: int) -> None:
@@ -49,20 +52,20 @@ def advance(tracker: Tracker, histories: Sequence[History], from_step: int) -> N
         for name in ("quality", "latency_s", "request_rate_rps", "cpu", "memory")
     ]
     live_at = {r.live: r.started for r in first.retrains if r.live is not None}
-    lives = sorted(live_at)
+    live_steps = sorted(live_at)
     costs = first.price_usd_per_hour * first.train_hours
     for step in range(from_step, first.t + 1):
         quality, latency, rate, cpu, memory = (values[step] for values in series)
         live = np.full(n, step > 0 and step in live_at)
         trained_to = np.full(n, live_at.get(step, 0), dtype=np.int64)
-        former = np.tile(_former(first, bisect.bisect_right(lives, step), step), (n, 1))
+        former = np.tile(_former(first, bisect.bisect_right(live_steps, step), step), (n, 1))
         tracker.push(quality, latency, rate, cpu, memory, np.tile(costs[step], (n, 1)), live, trained_to, former)
 
 
 def _former(history: History, served: int, step: int) -> Floats:
     """Quality at `step` of the first, the previous and the model before, (FORMER,), of `served` retrains by then."""
     rows = [0, served - 1, served - 2]
-    own = history.own_quality
+    own = history.former_model_quality
     return np.array([np.nan if own is None or served == 0 or row < 0 else own[row, step] for row in rows])
 
 
@@ -86,7 +89,7 @@ class Follower:
             else:
                 advance(tracker, histories, last[0].t + 1)
             self._last, self._tracker = histories, tracker
-            return tracker.observation()
+            return observations(tracker)
 
 
 def _continues(history: History, last: History) -> bool:
@@ -99,11 +102,11 @@ def _continues(history: History, last: History) -> bool:
     live_before = [r for r in history.retrains if r.live is not None and r.live <= last.t]
     if live_before != [r for r in last.retrains if r.live is not None and r.live <= last.t]:
         return False
-    if (history.own_quality is None) != (last.own_quality is None):
+    if (history.former_model_quality is None) != (last.former_model_quality is None):
         return False
-    if history.own_quality is not None and last.own_quality is not None:
-        known = len(last.own_quality)
-        if not _same(history.own_quality[:known, past], last.own_quality):
+    if history.former_model_quality is not None and last.former_model_quality is not None:
+        known = len(last.former_model_quality)
+        if not _same(history.former_model_quality[:known, past], last.former_model_quality):
             return False
     names = ("bleu", "accuracy", "request_rate_rps", "latency_s", "cpu", "memory", "price_usd_per_hour")
     return all(_same(getattr(history, n)[past], getattr(last, n)) for n in names)

@@ -1,21 +1,20 @@
-"""From scraped metrics to what a policy sees. The training environment and the live path share `observation`.
+"""From scraped metrics to a `History`: Prometheus -> `MetricWindow` -> `history_of`, on a grid of decision slots.
 
-Live: Prometheus -> `MetricWindow` -> `history_of` (a grid of decision slots, short gaps interpolated) -> `History`.
-Both: the last samples of a history -> `observation` -> the six numbers. They are standardised by the scaler stored
-inside the ONNX file, so what is built here are plain values in plain units.
+Short gaps are interpolated; what is stale, or of one model or another, is missing. A policy's own observation is made
+of the history: `policy.observation.paper`, `policy.observation.multistream`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from policy.history import Floats, History, Retrain
+from policy.observation.paper import SMOOTHING_STEPS
 from shared.contracts import CLOUDS, Cloud, JobRecord, JobStatus, MetricWindow, Series, slot_of
 from shared.errors import MetricsError, NoSamplesError
 from shared.promql import METRICS, query
@@ -23,14 +22,10 @@ from shared.settings import Settings
 
 __all__ = [
     "METRICS",
-    "OBSERVATION",
     "QUALITY",
     "REQUIRED",
-    "Feature",
     "history_of",
     "interpolate",
-    "observation",
-    "observe",
     "query",
     "window_of",
 ]
@@ -40,76 +35,12 @@ REQUIRED: Final = ("cpu", "memory", "request_rate", "latency", "bleu", "accuracy
 #: those of them that are of one model
 QUALITY: Final = ("bleu", "accuracy")
 
-#: samples the rolling average spans: outliers are damped, a swap shows within two slots
-SMOOTHING_STEPS: Final = 3
 #: the longest gap (in slots) that is filled by a straight line
 MAX_GAP_SLOTS: Final = 4.0
 #: what is scraped at a slot is at most this old, in slots; a little less than one, as ticks come a little after theirs
 _SCRAPE_AGE_SLOTS: Final = 0.9
 #: a cloud's last retrains, whose median says how long the next one takes
 REMEMBERED_RETRAINS: Final = 3
-#: decision steps in which redeployments are counted
-REDEPLOY_WINDOW_STEPS: Final = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Feature:
-    """One entry of an observation: its name, unit and the range outside which it is not believed."""
-
-    name: str
-    unit: str
-    low: float
-    high: float
-
-
-#: see `observation`
-OBSERVATION: Final[tuple[Feature, ...]] = (
-    Feature("cpu", "ratio", 0.0, 1.0),
-    Feature("memory", "ratio", 0.0, 1.0),
-    Feature("request_rate", "1/s", 0.0, 1e5),
-    Feature("latency", "s", 0.0, 600.0),
-    Feature("accuracy", "ratio", 0.0, 1.0),
-    Feature("redeploys", "count", 0.0, float(REDEPLOY_WINDOW_STEPS)),
-)
-
-
-def observation(
-    cpu: Floats, memory: Floats, request_rate: Floats, latency: Floats, accuracy: Floats, redeploys: Floats
-) -> Floats:
-    """The paper's observation, shape (..., 6), from the last samples, shape (..., k), and a count, shape (...).
-
-    | Num | Name         | Unit  | Min | Max  |
-    |-----|--------------|-------|-----|------|
-    | 0   | cpu          | ratio | 0   | 1    |
-    | 1   | memory       | ratio | 0   | 1    |
-    | 2   | request_rate | 1/s   | 0   | 1e5  |
-    | 3   | latency      | s     | 0   | 600  |
-    | 4   | accuracy     | ratio | 0   | 1    |
-    | 5   | redeploys    | count | 0   | 32   |
-
-    accuracy is the measured quality 0.5 BLEU-1 + 0.5 exact match, redeploys the retrains started in the last 32 steps.
-    The first five are averages over the k samples, missing ones left out; NaN where all are missing.
-    """
-    series = np.stack(np.broadcast_arrays(cpu, memory, request_rate, latency, accuracy), axis=-2)  # (..., 5, k)
-    present = np.isfinite(series)
-    counted = present.sum(axis=-1)
-    total = np.where(present, series, 0.0).sum(axis=-1)
-    mean = np.where(counted > 0, total / np.maximum(counted, 1), np.nan)
-    return np.concatenate([mean, np.asarray(redeploys, dtype=np.float64)[..., None]], axis=-1)
-
-
-def observe(history: History) -> Floats:
-    """The paper's observation of a history's present step, shape (6,)."""
-    last = slice(max(0, history.t + 1 - SMOOTHING_STEPS), None)
-    recent = sum(1 for retrain in history.retrains if retrain.started >= history.t - REDEPLOY_WINDOW_STEPS)
-    return observation(
-        history.cpu[last],
-        history.memory[last],
-        history.request_rate_rps[last],
-        history.latency_s[last],
-        history.quality[last],
-        np.asarray(float(recent)),
-    )
 
 
 def interpolate(series: Series, grid_s: Floats, max_gap_s: float, swaps: Sequence[tuple[float, float]] = ()) -> Floats:

@@ -1,4 +1,4 @@
-"""Retrain as often as one job at a time allows: the second dummy."""
+"""Always retrain, as often as one job at a time allows: the second trivial baseline."""
 
 from __future__ import annotations
 

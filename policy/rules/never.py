@@ -1,4 +1,4 @@
-"""Never retrain: the first dummy that every policy has to beat."""
+"""Never retrain: the first trivial baseline, which every policy has to beat."""
 
 from __future__ import annotations
 

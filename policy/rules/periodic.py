@@ -1,4 +1,4 @@
-"""Retrain every `period` steps, the period chosen on the warm-up; an independent 2026 ranking puts it ahead of most."""
+"""Periodic retraining every `period` steps, chosen on the warm-up; a 2026 ranking puts it ahead of most."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cron job most people have: retrain every fixed interval, whatever happens (the source paper: 15 minutes)."""
+"""Fixed-interval retraining, the cron job most people have (the source paper: every 15 minutes)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retrain when the smoothed quality has dropped by so much since the serving model was new."""
+"""Threshold rule: retrain when the smoothed quality has dropped by so much since the serving model was new."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import json
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -30,8 +31,14 @@ def parameters_for(rule: str, ratio: float) -> dict[str, float]:
     return per_bucket[bucket_of(ratio, tuned["edges"])] if per_bucket else {}
 
 
-def best_rule_for(ratio: float) -> str:
-    """Name of the rule that did best on the training traces at a cost ratio."""
+def best_rule_for(ratio: float, among: Collection[str]) -> str:
+    """Name of the rule that did best on the training traces at a cost ratio, of those in `among`."""
     tuned = load()
-    best: list[str] = tuned["best"]
-    return best[bucket_of(ratio, tuned["edges"])] if best else "regret"
+    if not tuned["best"]:
+        return "regret"
+    bucket = bucket_of(ratio, tuned["edges"])
+    best: str = tuned["best"][bucket]
+    if best in among:
+        return best
+    scores: dict[str, list[float]] = tuned["mean_ratio"]
+    return min((rule for rule in scores if rule in among), key=lambda rule: scores[rule][bucket])

@@ -15,8 +15,10 @@ from urllib.parse import parse_qsl
 import pytest
 from pyarrow import parquet
 
+from policy.catalogue import REFERENCE
 from shared.promql import METRIC
 
+PAPER = str(REFERENCE["ppo-paper"])
 #: what the fake service measured: good, then bad, by how long before the end of the query
 DROP_AT = 0.6
 VALUES = {"cpu": 0.4, "memory": 0.5, "request_rate": 3.0, "latency": 0.08, "bleu": 0.8, "accuracy": 0.8}
@@ -56,27 +58,27 @@ def opportune(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_decide_sees_the_drift_and_explains_it(drifting: str) -> None:
-    run = opportune("decide", "--prometheus", drifting, "--policy", "ppo-paper", "--json")
+    run = opportune("decide", "--prometheus", drifting, "--policy", PAPER, "--json")
     assert run.returncode == 0, run.stderr
     decision = json.loads(run.stdout)
     assert decision["action"] in (1, 2)
     assert decision["observation"]["accuracy"] == pytest.approx(0.4)
     # what has changed is the accuracy, and it alone moved the choice
     assert max(decision["attributions"], key=lambda name: abs(decision["attributions"][name])) == "accuracy"
-    shown = opportune("decide", "--prometheus", drifting, "--policy", "ppo-paper")
+    shown = opportune("decide", "--prometheus", drifting, "--policy", PAPER)
     assert "retrain" in shown.stdout
     assert "expected cost" in shown.stdout
 
 
 def test_decide_holds_while_nothing_changes(prometheus: Callable[..., Any]) -> None:
     with prometheus(dropping=False) as url:
-        run = opportune("decide", "--prometheus", url, "--policy", "ppo-paper", "--json")
+        run = opportune("decide", "--prometheus", url, "--policy", PAPER, "--json")
     assert json.loads(run.stdout)["action"] == 0
 
 
 def test_decide_without_metrics_holds_and_says_why(prometheus: Callable[..., Any]) -> None:
     with prometheus(empty=True) as url:
-        run = opportune("decide", "--prometheus", url, "--policy", "ppo-paper")
+        run = opportune("decide", "--prometheus", url, "--policy", PAPER)
     assert run.returncode == 0
     assert run.stdout.startswith("hold")
     assert "no samples" in run.stdout

@@ -7,11 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from policy.catalogue import REFERENCE, SHIPPED
 from policy.explain import INPUTS, as_when_new, expected_costs, explained, shapley
 from policy.history import History, Retrain
 from policy.observation.follow import build_many
 from policy.observation.multistream import FEATURES
-from policy.policies import SHIPPED, load_policy
+from policy.policies import load_policy
 from shared.contracts import Action
 
 
@@ -45,7 +46,7 @@ def test_players_who_only_win_together_share_equally() -> None:
     np.testing.assert_allclose(values, [1 / 6, 1 / 6, 4 / 6], atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name, path in SHIPPED.items() if path.exists()])
+@pytest.mark.parametrize("name", [*SHIPPED, *REFERENCE])
 def test_attributions_add_up_and_name_the_cause(name: str) -> None:
     policy = load_policy(name)
     dropped = history([0.85] * 20 + [0.45] * 12)

@@ -1,8 +1,9 @@
-"""AMUSE: a PPO agent (discount 0.8) that looks at 13 numbers and is paid the change of accuracy less a penalty.
+"""AMUSE: a PPO agent (discount 0.8) that looks at 13 numbers and is rewarded with the change of quality less a penalty.
 
-Our own re-implementation of the description, trained on our training traces by `policy.training.baselines.amuse_training`; the
-weights are a small .npz. The agent's probability of retraining is compared with a cut that is tuned per cost ratio
-like every other rule's parameters, as a penalty in points of accuracy knows nothing of dollars.
+Our own re-implementation of the description, trained on our training traces by
+`policy.training.baselines.amuse_training`; the weights are a small .npz. The agent's probability of retraining is
+compared with a cut that is tuned per cost ratio like every other rule's parameters, as a penalty in points of accuracy
+knows nothing of dollars.
 """
 
 from __future__ import annotations

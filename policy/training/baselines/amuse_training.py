@@ -1,4 +1,4 @@
-"""Train AMUSE's agent: `python -m policy.training.baselines.amuse_training` writes amuse.npz (a few minutes on one core).
+"""Train AMUSE's agent: `python -m policy.training.baselines.amuse_training` writes amuse.npz in a few minutes.
 
 PPO over whole episodes of the training traces. Reward of a step: change of the true quality of the serving model
 since the step before, less `PENALTY` times the cost ratio for a retrain. Between decisions the discount runs on.
@@ -18,9 +18,9 @@ from torch import nn
 from policy.history import Floats, History
 from policy.training.baselines.amuse import FEATURES, WEIGHTS, features, retrain_probability
 from policy.training.baselines.tuning import ratio_of
+from policy.training.simulator.cost import run_cost
 from policy.training.simulator.generators import FAMILIES, generate
 from policy.training.simulator.replay import replay
-from policy.training.simulator.score import run_cost
 from policy.training.simulator.trace import Trace
 
 DISCOUNT: Final = 0.8

@@ -106,8 +106,8 @@ class RetrainoptLearned:
     @staticmethod
     def _reference(history: History, trained: int, live: int) -> float:
         """Quality on the step the model was trained at, where old models are re-evaluated; else when it went live."""
-        if history.own_quality is not None:
-            at_training = float(history.own_quality[-1, trained])
+        if history.former_model_quality is not None:
+            at_training = float(history.former_model_quality[-1, trained])
             if np.isfinite(at_training):
                 return at_training
         since = history.quality[live:]

@@ -18,11 +18,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from policy.rules.registry import make
 from policy.rules.tuned import TUNED_FILE, bucket_of, load
+from policy.training.baselines.registry import make
+from policy.training.simulator.cost import optimal_plan, run_cost
 from policy.training.simulator.generators import FAMILIES, generate
 from policy.training.simulator.replay import replay
-from policy.training.simulator.score import oracle, run_cost
 from policy.training.simulator.trace import Trace
 
 #: bucket edges, in units of `one point of quality for one step`
@@ -77,7 +77,7 @@ def ratio_of(trace: Trace) -> float:
 def score_trace(family: str, seed: int, rules: Sequence[str]) -> tuple[float, dict[str, list[float]]]:
     """(cost ratio, rule -> J/J* at each point of its grid) of one training trace."""
     trace = generate(family, seed)
-    best, _ = oracle(trace)
+    best, _ = optimal_plan(trace)
     scores = {
         rule: [run_cost(trace, replay(trace, make(rule, **point), seed)).cost_usd / best for point in grid_of(rule)]
         for rule in rules

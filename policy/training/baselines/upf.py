@@ -75,7 +75,7 @@ class Upf:
     @staticmethod
     def _first_model(history: History) -> Floats:
         """Quality of the first model at every step, gaps carried forward, (t + 1,)."""
-        values = history.quality if history.own_quality is None else history.own_quality[0]
+        values = history.quality if history.former_model_quality is None else history.former_model_quality[0]
         seen = np.where(np.isfinite(values), np.arange(len(values)), 0)
         return np.asarray(values[np.maximum.accumulate(seen)])
 
@@ -88,9 +88,9 @@ class Upf:
 
     def _fit(self, history: History, first: Floats) -> None:
         pairs, errors = [self._pairs], [self._errors]
-        if history.own_quality is not None:
+        if history.former_model_quality is not None:
             started = [0, *(r.started for r in history.retrains if r.live is not None and r.live <= history.t)]
-            for model, quality in zip(started, history.own_quality, strict=True):
+            for model, quality in zip(started, history.former_model_quality, strict=True):
                 seen = np.flatnonzero(np.isfinite(quality))
                 seen = seen[seen >= self._until]
                 pairs.append(np.stack([np.full(len(seen), model), seen]))

@@ -1,6 +1,6 @@
 """Tuning on the warm-up: the first quarter of a trace, whose models could all be trained and scored afterwards.
 
-A rival that needs one is built with the trace cut to its first quarter, never with more. It holds the parameters
+A baseline that needs one is built with the trace cut to its first quarter, never with more. It holds the parameters
 tuned on the training traces until the warm-up is over, so that no decision uses what lies ahead of it.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from policy.history import Decider, History
+from policy.training.simulator.cost import run_cost
 from policy.training.simulator.replay import replay
-from policy.training.simulator.score import run_cost
 from policy.training.simulator.trace import Trace
 
 #: parameter -> values tried

@@ -1,4 +1,4 @@
-"""Replay policies over drift traces, in parallel, and score each run against the clairvoyant optimum."""
+"""Backtest: replay policies over drift traces, in parallel, and score each run against the optimal plan."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from policy.history import Decider, History
-from policy.policies import Policy, load_policy
-from policy.rules.registry import RIVALS, make
-from policy.training.baselines.warm_up import warm_up_of
-from policy.training.evaluation.probe import ProbingPolicy, seller_of
+from policy.training.simulator.cost import optimal_plan, run_cost
 from policy.training.simulator.replay import replay
-from policy.training.simulator.score import oracle, run_cost
 from policy.training.simulator.trace import Trace, load
-from shared.errors import InvalidInputError, OpportuneError
+from shared.errors import OpportuneError
 
-#: policies that need more than a name: the shipped networks and the floor
-NETWORKS: Final = ("ppo", "ppo-paper")
-PROBING: Final = "ppo-probe"
-ORACLE: Final = "oracle"
-#: rivals that are fitted to the first quarter of the trace they are run on
-FITTED: Final = ("retrainopt-learned", "upf")
+#: name of the clairvoyant optimum among policies
+OPTIMAL: Final = "oracle"
+
+Make = Callable[[str, Trace], Decider]
+"""(policy, the trace it will run on) -> a fresh decider; an importable function, as worker processes call it."""
+
+
+@dataclass(frozen=True)
+class Policies:
+    """The policies that may be run, whoever offers them. `check` raises InvalidInputError for any other name."""
+
+    check: Callable[[str], None]
+    make: Make
 
 
 @dataclass(frozen=True)
@@ -39,36 +41,31 @@ class Run:
     seed: int
     decisions: tuple[int, ...]
     cost_usd: float
-    oracle_cost_usd: float
+    optimal_cost_usd: float
     retrains: int
     mean_quality: float
     seconds_per_decision: float
-    probes: tuple[int, ...] | None = None  # steps at which a shadow probe was bought; None: the policy buys none
-    probe_cost_usd: float = 0.0  # contained in cost_usd
 
     @property
     def ratio(self) -> float:
         """J / J*; 1 for a trace whose optimum costs nothing and was reached."""
-        if self.oracle_cost_usd > 0:
-            return self.cost_usd / self.oracle_cost_usd
+        if self.optimal_cost_usd > 0:
+            return self.cost_usd / self.optimal_cost_usd
         return 1.0 if self.cost_usd == 0 else float("inf")
 
     def to_json(self) -> dict[str, Any]:
         """The run as `opportune backtest --json` prints it."""
-        document: dict[str, Any] = {
+        return {
             "trace": self.trace,
             "policy": self.policy,
             "seed": self.seed,
             "decisions": list(self.decisions),
             "cost_usd": self.cost_usd,
-            "oracle_cost_usd": self.oracle_cost_usd,
+            "oracle_cost_usd": self.optimal_cost_usd,
             "retrains": self.retrains,
             "mean_quality": self.mean_quality,
             "seconds_per_decision": self.seconds_per_decision,
         }
-        if self.probes is not None:
-            document |= {"probes": list(self.probes), "probe_cost_usd": self.probe_cost_usd}
-        return document
 
 
 class Timed:
@@ -98,46 +95,15 @@ class Timed:
         return self._seconds / max(1, self._decisions)
 
 
-def check_policy(policy: str) -> None:
-    """Raise InvalidInputError unless `policy` is a known name or a usable .onnx file."""
-    if policy.endswith(".onnx") or policy in NETWORKS:
-        _network(policy)
-        return
-    known = {*RIVALS, *NETWORKS, PROBING, ORACLE}
-    if policy not in known:
-        names = ", ".join(sorted(known))
-        raise InvalidInputError(f"--policy {policy}: no such policy; choose from {names}, or give a .onnx file")
-
-
-def decider_for(policy: str, trace: Trace, seed: int = 0) -> Decider:
-    """A fresh decider of that name for a run over `trace`.
-
-    Only fitted rivals see any of it, the first quarter, and `ppo-probe`, which pays for a noisy look at a time.
-    """
-    if policy == PROBING:
-        return ProbingPolicy(_network("ppo"), seller_of(trace, seed))
-    if policy.endswith(".onnx") or policy in NETWORKS:
-        return _network(policy)
-    if policy in FITTED:
-        return make(policy, warm_up=warm_up_of(trace))
-    return make(policy)
-
-
-@cache
-def _network(policy: str) -> Policy:
-    """One session serves a whole process; a replay resets it first."""
-    return load_policy(policy)
-
-
-def run_one(trace: Trace, trace_name: str, policy: str, seed: int, best: tuple[float, tuple[int, ...]]) -> Run:
-    """Run one policy over one trace. `best` is the oracle's (cost, decisions)."""
-    seconds, probing = 0.0, None
-    if policy == ORACLE:
+def run_one(
+    trace: Trace, trace_name: str, policy: str, seed: int, best: tuple[float, tuple[int, ...]], make: Make
+) -> Run:
+    """Run one policy over one trace. `best` is the optimal plan's (cost, decisions)."""
+    seconds = 0.0
+    if policy == OPTIMAL:
         decisions = list(best[1])
     else:
-        decider = decider_for(policy, trace, seed)
-        probing = decider if isinstance(decider, ProbingPolicy) else None
-        timed = Timed(decider)
+        timed = Timed(make(policy, trace))
         decisions = replay(trace, timed, seed)
         seconds = timed.seconds_per_decision
     score = run_cost(trace, decisions)
@@ -146,35 +112,30 @@ def run_one(trace: Trace, trace_name: str, policy: str, seed: int, best: tuple[f
         policy=policy,
         seed=seed,
         decisions=tuple(decisions),
-        cost_usd=score.cost_usd + (probing.spent_usd if probing else 0.0),
-        oracle_cost_usd=best[0],
+        cost_usd=score.cost_usd,
+        optimal_cost_usd=best[0],
         retrains=score.retrains,
         mean_quality=score.mean_quality,
         seconds_per_decision=seconds,
-        probes=tuple(probing.probes) if probing else None,
-        probe_cost_usd=probing.spent_usd if probing else 0.0,
     )
 
 
-def run_trace(trace: Trace, trace_name: str, policies: Sequence[str], seed: int) -> list[Run]:
-    """Run every policy over one trace; the optimum is computed once."""
-    best = oracle(trace)
-    return [run_one(trace, trace_name, policy, seed, best) for policy in policies]
-
-
-def run_file(path: str, policies: Sequence[str], seed: int) -> list[Run]:
-    """As `run_trace`, for a worker process."""
-    return run_trace(load(Path(path)), path, policies, seed)
+def run_file(path: str, policies: Sequence[str], make: Make, seed: int) -> list[Run]:
+    """Run every policy over one trace file; the optimum is computed once."""
+    trace = load(Path(path))
+    best = optimal_plan(trace)
+    return [run_one(trace, path, policy, seed, best, make) for policy in policies]
 
 
 def backtest(
     paths: Sequence[str],
     policies: Sequence[str],
+    offered: Policies,
     seed: int = 0,
     workers: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Run]:
-    """Run every policy over every trace file; the runs come in the order of `paths`, then of `policies`.
+    """Run every policy, of those `offered`, over every trace file; in the order of `paths`, then of `policies`.
 
     `progress` is called with the number of finished traces. `workers` None: one per core.
 
@@ -182,17 +143,17 @@ def backtest(
         InvalidInputError: a file is not a trace, or a policy does not exist; found before anything runs.
     """
     for policy in policies:
-        check_policy(policy)
+        offered.check(policy)
     for path in paths:
         load(Path(path))
     workers = min(len(paths), workers or os.cpu_count() or 1)
     if workers <= 1:
-        return [run for done in _serial(paths, policies, seed, progress) for run in done]
+        return [run for done in _serial(paths, policies, offered.make, seed, progress) for run in done]
     finished: dict[int, list[Run]] = {}
     # spawned, not forked: a forked ONNX runtime or BLAS thread pool may hang
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
-        jobs = {pool.submit(run_file, path, policies, seed): index for index, path in enumerate(paths)}
+        jobs = {pool.submit(run_file, path, policies, offered.make, seed): index for index, path in enumerate(paths)}
         try:
             for job in as_completed(jobs):
                 finished[jobs[job]] = job.result()
@@ -204,10 +165,10 @@ def backtest(
 
 
 def _serial(
-    paths: Sequence[str], policies: Sequence[str], seed: int, progress: Callable[[int], None]
+    paths: Sequence[str], policies: Sequence[str], make: Make, seed: int, progress: Callable[[int], None]
 ) -> Iterator[list[Run]]:
     for done, path in enumerate(paths, start=1):
-        yield run_file(path, policies, seed)
+        yield run_file(path, policies, make, seed)
         progress(done)
 
 

@@ -1,4 +1,4 @@
-"""A user's own Prometheus history: what happened, and what other policies would have done and cost.
+"""Backtest on a user's own Prometheus history: what happened, and what other policies would have done and cost.
 
 Retrains are read off the counters of redeployments: an increase is a new model going live, whose job started one
 training time before. Prices, training times and the worth of quality come from the settings.
@@ -16,10 +16,10 @@ import numpy as np
 
 from policy.history import Floats, History, Retrain
 from policy.observation.live import MAX_GAP_SLOTS, QUALITY, interpolate
-from policy.training.evaluation.backtest import ORACLE, decider_for
+from policy.training.evaluation.backtest import OPTIMAL, Make
+from policy.training.simulator.cost import optimal_plan, run_cost
 from policy.training.simulator.decay import Fit, fit, resampled
 from policy.training.simulator.replay import replay
-from policy.training.simulator.score import oracle, run_cost
 from policy.training.simulator.trace import Trace
 from shared.contracts import CLOUDS, MetricWindow, Series
 from shared.errors import NoSamplesError
@@ -129,13 +129,17 @@ def _retrains(
     """Rises of the redeploy counters as retrains on the cheaper cloud."""
     cloud = int(np.argmin(job_usd))
     delay = max(1, math.ceil(3600.0 * float(hours[cloud]) / step_s - 1e-9))
-    lives = sorted({math.ceil((at_s - float(grid_s[0])) / step_s) for _, at_s in rises})
-    served = [live for live in lives if live < len(grid_s)]
+    live_steps = sorted({math.ceil((at_s - float(grid_s[0])) / step_s) for _, at_s in rises})
+    served = [live for live in live_steps if live < len(grid_s)]
     return tuple(Retrain(max(0, live - delay), cloud, live, float(job_usd[cloud])) for live in served)
 
 
 def answer(
-    history: History, policies: Sequence[str], seed: int = 0, progress: Callable[[int], None] = lambda done: None
+    history: History,
+    policies: Sequence[str],
+    make: Make,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> OwnBacktest:
     """Fit the history and replay every policy on it, with bootstrap intervals of what would have been saved.
 
@@ -146,7 +150,7 @@ def answer(
     """
     fitted = fit(history)
     actual = _actual_decisions(fitted)
-    point = {policy: _decisions(fitted.trace(), policy, seed) for policy in policies}
+    point = {policy: _decisions(fitted.trace(), policy, make, seed) for policy in policies}
     saved: dict[str, list[float]] = {policy: [] for policy in policies}
     rng = np.random.default_rng(seed)
     for replicate in range(REPLICATES):
@@ -155,9 +159,9 @@ def answer(
         yours = run_cost(trace, actual)
         doubt = rng.normal(0.0, MODEL_ERROR)
         for policy in policies:
-            theirs = run_cost(trace, _decisions(trace, policy, seed + replicate + 1))
-            unseen = float(np.mean(theirs.serving != yours.serving))
-            saved[policy].append(yours.cost_usd - theirs.cost_usd - doubt * unseen * theirs.quality_usd)
+            theirs = run_cost(trace, _decisions(trace, policy, make, seed + replicate + 1))
+            other_model = float(np.mean(theirs.serving != yours.serving))
+            saved[policy].append(yours.cost_usd - theirs.cost_usd - doubt * other_model * theirs.quality_usd)
         progress(replicate + 1)
     trace = fitted.trace()
     modelled = run_cost(trace, actual)
@@ -189,9 +193,9 @@ def answer(
     )
 
 
-def _decisions(trace: Trace, policy: str, seed: int) -> list[int]:
+def _decisions(trace: Trace, policy: str, make: Make, seed: int) -> list[int]:
     """As in the live service: nobody re-evaluates former models, and the history is as smooth as it was measured."""
-    return list(oracle(trace)[1]) if policy == ORACLE else replay(trace, decider_for(policy, trace), seed, window=1)
+    return list(optimal_plan(trace)[1]) if policy == OPTIMAL else replay(trace, make(policy, trace), seed, window=1)
 
 
 def _actual_decisions(fitted: Fit) -> list[int]:

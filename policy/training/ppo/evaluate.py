@@ -1,4 +1,4 @@
-"""Score a trained actor on many traces at once, and choose how ready to retrain it should be."""
+"""Rollouts of a trained actor on many traces at once, and calibration of how ready it is to retrain."""
 
 from __future__ import annotations
 
@@ -21,13 +21,20 @@ CALM: Final = 1.25
 
 
 def scoring_rules(observation: Observation = "multistream", window: int | None = None) -> Rules:
-    """How decisions are scored: every service lives its own trace, no job fails, and former models are re-evaluated.
+    """How decisions are scored: every service runs its own trace, no job fails, and former models are re-evaluated.
 
     With a `window`, the quality is measured as in a live service: the mean of that many steps of the serving model, and
     nobody re-evaluates former ones.
     """
-    unseen, windows = (0.0, (1, 1)) if window is None else (1.0, (window, window))
-    return Rules(observation, in_order=True, failing_share=0.0, unseen_share=unseen, windows=windows, load_spread=0.0)
+    live_view, steps = (0.0, (1, 1)) if window is None else (1.0, (window, window))
+    return Rules(
+        observation,
+        in_order=True,
+        failing_share=0.0,
+        live_view_share=live_view,
+        measurement_window=steps,
+        load_spread=0.0,
+    )
 
 
 def ratios(
@@ -38,11 +45,11 @@ def ratios(
     window: int | None = None,
 ) -> tuple[Floats, NDArray[np.int64]]:
     """(J / J* of every trace, retrains) under `scoring_rules`; `act` maps observations (N, D) to actions (N,)."""
-    return lived(Dynamics(pool, len(pool), scoring_rules(observation, window), seed), act)
+    return rollout(Dynamics(pool, len(pool), scoring_rules(observation, window), seed), act)
 
 
-def lived(env: Dynamics, act: Callable[[Floats], NDArray[np.int64]]) -> tuple[Floats, NDArray[np.int64]]:
-    """As `ratios`, in an environment whose services live the traces of its pool in order."""
+def rollout(env: Dynamics, act: Callable[[Floats], NDArray[np.int64]]) -> tuple[Floats, NDArray[np.int64]]:
+    """As `ratios`, in an environment whose services run the traces of its pool in order."""
     pool = env.pool
     observed = env.reset()
     spent, retrains = np.zeros(len(pool)), np.zeros(len(pool), dtype=np.int64)
@@ -75,10 +82,10 @@ def calibrate(policy: Any, observation: Observation, judges: Mapping[str, Pool],
         for shift in SHIFTS:
             bias.copy_(original + torch.tensor([0.0, shift, shift]))
             act = greedy(policy, observation)
-            lives = [
+            rollouts = [
                 (*ratios(pool, observation, act, seed), np.count_nonzero(pool.best_action)) for pool in judges.values()
             ]
-            found = shift, float(np.concatenate([ratio for ratio, _, _ in lives]).mean())
-            if max(retrains.sum() / max(optimum, 1) for _, retrains, optimum in lives) <= CALM:
+            found = shift, float(np.concatenate([ratio for ratio, _, _ in rollouts]).mean())
+            if max(retrains.sum() / max(optimum, 1) for _, retrains, optimum in rollouts) <= CALM:
                 break
     return found

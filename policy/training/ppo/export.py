@@ -1,4 +1,4 @@
-"""A trained actor as one self-contained ONNX file: scaler, network and softmax in the graph, origin in the metadata.
+"""ONNX export of a trained actor, one file: scaler, network and softmax in the graph, origin in the metadata.
 
 The graph is written node by node: it is small, it has no side-car file, and it says what is in it.
 """
@@ -18,8 +18,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from policy.observation.live import Feature
 from policy.observation.multistream import BLOCKS, DENSE, PERFORMANCE, RESOURCES
+from policy.observation.paper import Feature
 from policy.policies import METADATA_KEY
 from policy.training.ppo.networks import CLIP, TINY, MultiStream, Scaler, actor
 from shared.contracts import Action

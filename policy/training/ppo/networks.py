@@ -1,4 +1,4 @@
-"""The two networks: the source paper's multi-layer perceptron on six numbers, and the multi-stream network.
+"""The two policy networks in torch: the source paper's perceptron on six numbers, and the multi-stream network.
 
 Both begin with the scaler, so that the exported graph takes plain values in plain units. A critic that is thrown away
 after training may also see `hidden`, what the environment knows and no policy can.
@@ -16,8 +16,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from policy.history import Floats
-from policy.observation.live import OBSERVATION
 from policy.observation.multistream import BLOCKS, DENSE, PERFORMANCE, RESOURCES, WIDTH
+from policy.observation.paper import OBSERVATION
 
 #: scaled values beyond this many standard deviations say no more than this
 CLIP: Final = 6.0

@@ -1,4 +1,4 @@
-"""Training: PPO of stable-baselines3 on the batched environment, a clone of the oracle's plans first.
+"""PPO training (stable-baselines3) on the batched environment, behaviour cloning of the optimal plan first.
 
 One recipe is a frozen `Recipe`; `PRESETS` holds the ones that made the shipped policies. Seeded throughout, one core.
 """
@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
@@ -22,12 +23,12 @@ from torch import nn
 from policy.history import Floats
 from policy.observation.multistream import features_of
 from policy.policies import NetworkPolicy
+from policy.training.ppo.auxiliary import AuxiliaryPPO
 from policy.training.ppo.evaluate import calibrate
 from policy.training.ppo.export import actor_probabilities, export
-from policy.training.ppo.foresight import ForetellingPPO
-from policy.training.ppo.improvement import LIVES, improve
 from policy.training.ppo.networks import STREAMS, AsymmetricPolicy, MultiStream, PaperExtractor, actor
-from policy.training.simulator.dynamics import Dynamics, Observation, Rules, Step
+from policy.training.ppo.policy_iteration import ROLLOUTS, iterate_policy
+from policy.training.simulator.dynamics import Dynamics, Observation, Rules
 from policy.training.simulator.environment import LLMVecEnv
 from policy.training.simulator.generators import CHEAP, FAMILIES, USUAL, Spread
 from policy.training.simulator.pool import Pool, training_pool
@@ -59,22 +60,41 @@ class Recipe:
     spread: Spread = USUAL
     wide_share: float = 0.0
     listed_share: float = 0.0  # see `policy.training.simulator.pool.training_pool`
-    unseen_share: float = 0.25  # see `policy.training.simulator.dynamics.Rules`, as the next two
-    windows: tuple[int, int] = (1, 1)
-    unasked_share: float = 0.0
-    services: int = 64
+    live_view_share: float = 0.25  # see `policy.training.simulator.dynamics.Rules`, as the next two
+    measurement_window: tuple[int, int] = (1, 1)
+    external_retrain_share: float = 0.0
+    num_envs: int = 64
     n_steps: int = 32
-    minibatches: int = 4
+    num_minibatches: int = 4
     epochs: int = 5
     learning_rate: float = 1e-3
     gamma: float = 0.98
     gae_lambda: float = 0.95
-    entropy: float = 0.003
+    ent_coef: float = 0.003
     rounds: int = 1  # the steps are divided into rounds, each on fresh traces
-    clone_steps: int = 0  # environment steps to imitate the oracle on before PPO
-    improvement_pools: int = 0  # pools of `traces` that `policy.training.ppo.improvement` lives through after PPO
-    clone_minibatches: int = 1  # what 16 steps of all services are divided into
+    cloning_steps: int = 0  # environment steps to imitate the optimal plan on before PPO
+    iteration_pools: int = 0  # pools of `traces` that `policy.training.ppo.policy_iteration` rolls out after PPO
+    cloning_minibatches: int = 1  # what 16 steps of all environments are divided into
     without: tuple[str, ...] = ()  # streams the actor is not shown: performance, resources, deployment
+
+
+#: fields of a recipe as files of earlier versions name them -> now
+_FORMER_FIELDS: Final = {
+    "unseen_share": "live_view_share",
+    "windows": "measurement_window",
+    "unasked_share": "external_retrain_share",
+    "services": "num_envs",
+    "minibatches": "num_minibatches",
+    "entropy": "ent_coef",
+    "clone_steps": "cloning_steps",
+    "clone_minibatches": "cloning_minibatches",
+    "improvement_pools": "iteration_pools",
+}
+
+
+def recipe_in(origin: dict[str, Any]) -> dict[str, Any]:
+    """The recipe that a network's file says it was made by (`metadata["origin"]`), by today's names of its fields."""
+    return {_FORMER_FIELDS.get(name, name): value for name, value in origin["recipe"].items()}
 
 
 #: family -> its share of the traces that `ppo` is trained on: most of those that leave most to be lost, few of those
@@ -101,11 +121,11 @@ PRESETS: Final[dict[str, Recipe]] = {
         traces=400,
         families=(*FAMILIES, "turnover"),
         spread=CHEAP,
-        services=512,
+        num_envs=512,
         n_steps=32,
-        minibatches=4,
+        num_minibatches=4,
         epochs=4,
-        clone_steps=200_000,
+        cloning_steps=200_000,
     ),
     "ppo": Recipe(
         observation="multistream",
@@ -116,18 +136,18 @@ PRESETS: Final[dict[str, Recipe]] = {
         families=tuple(family for family, share in SHARES.items() for _ in range(share)),
         wide_share=0.2,
         listed_share=0.5,
-        unseen_share=0.3,
-        windows=(1, 12),
-        unasked_share=0.2,
-        services=512,
+        live_view_share=0.3,
+        measurement_window=(1, 12),
+        external_retrain_share=0.2,
+        num_envs=512,
         n_steps=64,
-        minibatches=16,
+        num_minibatches=16,
         epochs=3,
         gamma=0.995,
-        clone_steps=600_000,
-        clone_minibatches=4,
-        improvement_pools=4,
-        entropy=0.005,
+        cloning_steps=600_000,
+        cloning_minibatches=4,
+        iteration_pools=4,
+        ent_coef=0.005,
     ),
 }
 
@@ -175,7 +195,7 @@ class _Report(BaseCallback):
             self._save()
 
 
-def falling(start: float, turn: int, rounds: int) -> Callable[[float], float]:
+def linear_schedule(start: float, turn: int, rounds: int) -> Callable[[float], float]:
     """A learning rate that falls in a straight line from `start` to a tenth of it over all rounds, during `turn`."""
     return lambda left: start * (0.1 + 0.9 * (rounds - turn - 1 + left) / rounds)
 
@@ -185,9 +205,9 @@ def rules_of(recipe: Recipe) -> Rules:
     return Rules(
         recipe.observation,
         recipe.reward,
-        unseen_share=recipe.unseen_share,
-        windows=recipe.windows,
-        unasked_share=recipe.unasked_share,
+        live_view_share=recipe.live_view_share,
+        measurement_window=recipe.measurement_window,
+        external_retrain_share=recipe.external_retrain_share,
     )
 
 
@@ -198,15 +218,15 @@ def pool_of(recipe: Recipe, seed: int) -> Pool:
 
 def build(recipe: Recipe, env: LLMVecEnv) -> Any:
     """The untrained model of a recipe."""
-    batch = recipe.services * recipe.n_steps
+    batch = recipe.num_envs * recipe.n_steps
     common: dict[str, Any] = {
         "n_steps": recipe.n_steps,
-        "batch_size": batch // recipe.minibatches,
+        "batch_size": batch // recipe.num_minibatches,
         "n_epochs": recipe.epochs,
-        "learning_rate": falling(recipe.learning_rate, 0, recipe.rounds),
+        "learning_rate": linear_schedule(recipe.learning_rate, 0, recipe.rounds),
         "gamma": recipe.gamma,
         "gae_lambda": recipe.gae_lambda,
-        "ent_coef": recipe.entropy,
+        "ent_coef": recipe.ent_coef,
         "seed": recipe.seed,
         "device": "cpu",
     }
@@ -216,38 +236,39 @@ def build(recipe: Recipe, env: LLMVecEnv) -> Any:
         model = PPO("MlpPolicy", env, policy_kwargs=shape, **common)
     else:
         shape = {"net_arch": {"pi": [64], "vf": [64]}, "activation_fn": nn.ReLU}
-        model = ForetellingPPO(AsymmetricPolicy, env, policy_kwargs=shape, **common)
+        model = AuxiliaryPPO(AsymmetricPolicy, env, policy_kwargs=shape, **common)
     model.set_logger(Logger(None, []))  # the library's own makes a temporary directory for every round
     return model
 
 
-def going_on(env: Dynamics, outcome: Step) -> Floats:
-    """The observations after a step, (N, D); what is over starts anew."""
+def step_and_reset(env: Dynamics, action: NDArray[np.int64]) -> Floats:
+    """Act, (N,), and let one step pass: the observations after it, (N, D); an episode that is over starts anew."""
+    outcome = env.step(action)
     over = np.flatnonzero(outcome.terminated | outcome.truncated)
     if len(over):
         outcome.observation[over] = env.reset(over)
     return outcome.observation
 
 
-def wander(env: Dynamics, steps: int, seed: int) -> Floats:
+def random_rollout(env: Dynamics, steps: int, seed: int) -> Floats:
     """Observations of rare random retrains, (steps * N, D): what the scaler is fitted to."""
     rng = np.random.default_rng(seed)
     seen = [env.reset()]
     for _ in range(steps):
-        outcome = env.step(np.where(rng.random(env.count) < 0.03, rng.integers(1, 3, env.count), 0))
-        seen.append(going_on(env, outcome))
+        action = np.where(rng.random(env.count) < 0.03, rng.integers(1, 3, env.count), 0)
+        seen.append(step_and_reset(env, action))
     return np.concatenate(seen)
 
 
-def clone(model: Any, recipe: Recipe, pool: Pool, progress: Progress) -> None:
-    """Imitate the oracle where the policy itself goes (so that its own mistakes are in the lesson)."""
+def behaviour_cloning(model: Any, recipe: Recipe, pool: Pool, progress: Progress) -> None:
+    """Imitate the optimal plan where the policy itself goes (so that its own mistakes are in the lesson)."""
     policy = model.policy
-    env = Dynamics(pool, recipe.services, rules_of(recipe), seed=recipe.seed + 77)
+    env = Dynamics(pool, recipe.num_envs, rules_of(recipe), seed=recipe.seed + 77)
     rng = np.random.default_rng(recipe.seed)
-    foretells = isinstance(model, ForetellingPPO)
-    optimizer = model.lessons if foretells else torch.optim.Adam(policy.parameters(), lr=1e-3)
+    auxiliary = isinstance(model, AuxiliaryPPO)
+    optimizer = model.lessons if auxiliary else torch.optim.Adam(policy.parameters(), lr=1e-3)
     observed = env.reset()
-    rounds = max(1, recipe.clone_steps // (recipe.services * 16))
+    rounds = max(1, recipe.cloning_steps // (recipe.num_envs * 16))
     for done in range(rounds):
         seen, labels, hidden = [], [], []
         for _ in range(16):
@@ -256,25 +277,24 @@ def clone(model: Any, recipe: Recipe, pool: Pool, progress: Progress) -> None:
             best = env.best_action()
             seen.append(x[free])
             labels.append(torch.as_tensor(best[free]))
-            if foretells:
+            if auxiliary:
                 hidden.append(torch.as_tensor(env.hidden()[free], dtype=torch.float32))
             with torch.no_grad():
                 chances = torch.softmax(actor(policy, recipe.observation, x)[0], dim=1).numpy()
             drawn = (rng.random((env.count, 1)) > np.cumsum(chances, axis=1)).sum(axis=1).clip(0, 2)
-            outcome = env.step(np.where(rng.random(env.count) < 0.5, best, drawn))
-            observed = going_on(env, outcome)
+            observed = step_and_reset(env, np.where(rng.random(env.count) < 0.5, best, drawn))
         x, label = torch.cat(seen), torch.cat(labels)
         # one batch needs no shuffling
-        order = rng.permutation(len(x)) if recipe.clone_minibatches > 1 else np.arange(len(x))
-        for part in np.array_split(order, recipe.clone_minibatches):
+        order = rng.permutation(len(x)) if recipe.cloning_minibatches > 1 else np.arange(len(x))
+        for part in np.array_split(order, recipe.cloning_minibatches):
             logits, features = actor(policy, recipe.observation, x[part])
             loss = nn.functional.cross_entropy(logits, label[part])
-            if foretells:
-                loss = loss + model.foretelling_loss(features, torch.cat(hidden)[part])
+            if auxiliary:
+                loss = loss + model.auxiliary_loss(features, torch.cat(hidden)[part])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        progress("clone", done + 1, rounds)
+        progress("cloning", done + 1, rounds)
 
 
 def set_up_torch() -> None:
@@ -316,15 +336,15 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
         pool = pool_of(recipe, recipe.seed + turn)
         digest.update(pool.sha256.encode())
         dict_space = recipe.observation == "multistream"
-        env = LLMVecEnv(pool, recipe.services, rules, recipe.seed + turn, dict_space, _SCALE[recipe.reward])
+        env = LLMVecEnv(pool, recipe.num_envs, rules, recipe.seed + turn, dict_space, _SCALE[recipe.reward])
         if model is None:
             model = build(recipe, env)
             fit_scalers(model, Dynamics(pool, 256, rules, seed=recipe.seed + 55), recipe)
-            if recipe.clone_steps:
-                clone(model, recipe, pool, progress)
+            if recipe.cloning_steps:
+                behaviour_cloning(model, recipe, pool, progress)
         else:
             model.set_env(env)
-            model.lr_schedule = falling(recipe.learning_rate, turn, recipe.rounds)
+            model.lr_schedule = linear_schedule(recipe.learning_rate, turn, recipe.rounds)
         started = time.monotonic()
         report = _Report(progress, steps_done, recipe.steps, average, save)
         model.learn(recipe.steps // recipe.rounds, callback=report)
@@ -336,12 +356,14 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
     count = max(1, min(CALIBRATION_TRACES, recipe.traces // len(families)))
     judges = {f: training_pool(count, recipe.seed + 1_000, (f,), recipe.spread) for f in families}
     shift, ratio = calibrate(model.policy, recipe.observation, judges, recipe.seed + 99)
-    if recipe.improvement_pools:
-        pools = [pool_of(recipe, recipe.seed + 500 + k) for k in range(recipe.improvement_pools)]
+    if recipe.iteration_pools:
+        pools = [pool_of(recipe, recipe.seed + 500 + k) for k in range(recipe.iteration_pools)]
         for pool in pools:
             digest.update(pool.sha256.encode())
-        lives = len(pools) * LIVES
-        corrected = improve(model.policy, pools, rules, recipe.seed, lambda done: progress("improve", done, lives))
+        rollouts = len(pools) * ROLLOUTS
+        corrected = iterate_policy(
+            model.policy, pools, rules, recipe.seed, lambda done: progress("iteration", done, rollouts)
+        )
     save()
     agreement = agreement_of(model.policy, recipe.observation, pool, out)
     return save()
@@ -349,17 +371,17 @@ def train(recipe: Recipe, out: Path, progress: Progress) -> dict[str, Any]:
 
 def agreement_of(policy: Any, observation: Observation, pool: Pool, exported: Path) -> dict[str, int]:
     """On how many of 10,000 observations, half of them jittered, the exported file and torch choose the same."""
-    lived = wander(Dynamics(pool, 200, Rules(observation), seed=1), 49, seed=1)[:10_000]
+    seen = random_rollout(Dynamics(pool, 200, Rules(observation), seed=1), 49, seed=1)[:10_000]
     rng = np.random.default_rng(1)
-    lived[::2] += rng.normal(0.0, 0.5, lived[::2].shape) * lived.std(axis=0)
-    chosen = NetworkPolicy(exported, "exported").most_probable(lived)
-    expected = actor_probabilities(policy, observation, lived).argmax(axis=1)
-    return {"observations": len(lived), "same_action": int((chosen == expected).sum())}
+    seen[::2] += rng.normal(0.0, 0.5, seen[::2].shape) * seen.std(axis=0)
+    chosen = NetworkPolicy(exported, "exported").most_probable(seen)
+    expected = actor_probabilities(policy, observation, seen).argmax(axis=1)
+    return {"observations": len(seen), "same_action": int((chosen == expected).sum())}
 
 
 def fit_scalers(model: Any, env: Dynamics, recipe: Recipe) -> None:
     """Fit every scaler of the model to what is seen under rare random retrains."""
-    observed = wander(env, 200, recipe.seed)
+    observed = random_rollout(env, 200, recipe.seed)
     for module in model.policy.modules():
         if hasattr(module, "scaler"):
             module.scaler.fit(observed)

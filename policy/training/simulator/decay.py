@@ -23,6 +23,7 @@ from scipy.optimize import nnls
 from policy.history import Floats, History
 from policy.training.simulator.trace import Trace
 from shared.errors import InvalidInputError
+from shared.quality import quality
 
 Models = NDArray[np.int64]
 
@@ -63,7 +64,7 @@ class Fit:
     @property
     def residual(self) -> Floats:
         """Measured quality less fitted, (T,), NaN where missing."""
-        return 0.5 * self.bleu.residual + 0.5 * self.accuracy.residual
+        return quality(self.bleu.residual, self.accuracy.residual)
 
     @property
     def residual_sd(self) -> float:
@@ -138,7 +139,7 @@ def fit(history: History) -> Fit:
     serving = serving_models(history)
     bleu = _fit_series(history.bleu, serving)
     accuracy = _fit_series(history.accuracy, serving)
-    both = 0.5 * bleu.residual + 0.5 * accuracy.residual
+    both = quality(bleu.residual, accuracy.residual)
     return Fit(history, serving, bleu, accuracy, _luck_sd(both, serving))
 
 

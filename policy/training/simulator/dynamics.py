@@ -1,7 +1,7 @@
-"""N services at once over a pool of traces: the one set of rules behind the vectorised and the single environment.
+"""The simulator: N services at once over a pool of traces, behind the vectorised and the single environment.
 
 Each service has its own stream of randomness, [seed, service, episode], drawn when an episode starts: which trace,
-measurement noise, load, and whether a job fails. So service k of a vector of any size lives the same life.
+measurement noise, load, and whether a job fails. So service k of a vector of any size goes through the same episodes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.history import Floats
-from policy.observation.live import OBSERVATION, REDEPLOY_WINDOW_STEPS, SMOOTHING_STEPS, observation
-from policy.observation.multistream import FORMER, WIDTH, Tracker
+from policy.observation.multistream import WIDTH, observations
+from policy.observation.paper import OBSERVATION, REDEPLOY_WINDOW_STEPS, SMOOTHING_STEPS, observation
+from policy.observation.tracker import FORMER, Tracker
 from policy.training.simulator import reward as rewards
 from policy.training.simulator.pool import Pool
 from shared.errors import InvalidInputError
@@ -27,9 +28,9 @@ _ROOM: Final = 256  # steps a trace may have
 _AHEAD: Final = np.array([0, 2, 5, 10, 20, 40])
 #: brings gains and losses of quality to the order of one
 _GAIN_SCALE: Final = 4.0
-#: columns of `Dynamics.hidden`, and those of them that an actor may learn to foretell
+#: columns of `Dynamics.hidden`, and those of them that the auxiliary head learns to predict
 HIDDEN: Final = 5 + 2 * len(_AHEAD) - 1
-FORETOLD: Final = slice(5, HIDDEN)
+AUXILIARY: Final = slice(5, HIDDEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,11 @@ class Rules:
     reward: rewards.Reward = "usd"
     failing_share: float = 0.1  # share of episodes in which jobs may fail
     highest_failure_rate: float = 0.2
-    unseen_share: float = 0.25  # share of episodes in which nobody re-evaluates former models
-    windows: tuple[int, int] = (1, 1)  # there, quality is a mean over from .. to steps of the serving model
-    unasked_share: float = 0.0  # share of episodes in which one to three retrains start that the policy did not ask for
+    live_view_share: float = 0.25  # share of episodes seen as live: nobody re-evaluates former models
+    measurement_window: tuple[int, int] = (1, 1)  # there, quality is a mean over from .. to steps of one model
+    external_retrain_share: float = 0.0  # share of episodes in which others start one to three retrains
     load_spread: float = 3.0  # request rate and latency are multiplied by exp(uniform(-spread, spread))
-    in_order: bool = False  # service k lives trace k of the pool, for scoring; otherwise traces are drawn
+    in_order: bool = False  # service k runs trace k of the pool, for scoring; otherwise traces are drawn
     max_steps: int | None = None  # cut an episode (truncated) before its trace ends
 
 
@@ -86,7 +87,9 @@ class Dynamics:
         self.trace, self.t, self.serving = (np.zeros(n, dtype=np.int64) for _ in range(3))
         self.pending, self.live_at = np.full(n, -1), np.zeros(n, dtype=np.int64)
         self.fails = np.zeros((n, _ROOM), dtype=bool)
-        self.unasked = np.zeros((n, _ROOM), dtype=np.int64)  # a retrain that somebody else starts, if none runs
+        self.external_retrains = np.zeros(
+            (n, _ROOM), dtype=np.int64
+        )  # a retrain that somebody else starts, if none runs
         self.noise = np.zeros((n, _ROOM))
         self.former = np.full((n, FORMER), -1)  # first, previous and the model before
         self.former_noise = np.zeros((n, FORMER, _ROOM))  # NaN: nobody re-evaluates them
@@ -108,14 +111,16 @@ class Dynamics:
             self.noise[row] = rng.standard_normal(_ROOM) * pool.noise_sd[trace]
             rate = rng.uniform(0.0, rules.highest_failure_rate) if rng.random() < rules.failing_share else 0.0
             self.fails[row] = rng.random(_ROOM) < rate
-            unseen = rng.random() < rules.unseen_share
-            self.former_noise[row] = np.nan if unseen else self._former_noise(rng, trace)
+            live_view = rng.random() < rules.live_view_share
+            self.former_noise[row] = np.nan if live_view else self._former_noise(rng, trace)
             self.load[row] = np.exp(rng.uniform(-rules.load_spread, rules.load_spread, 2))
-            self.unasked[row] = 0
-            if rules.unasked_share and rng.random() < rules.unasked_share:
+            self.external_retrains[row] = 0
+            if rules.external_retrain_share and rng.random() < rules.external_retrain_share:
                 when = rng.integers(0, pool.steps[trace], rng.integers(1, 4))
-                self.unasked[row, when] = rng.integers(1, 3, len(when))
-            self.window[row] = rng.integers(rules.windows[0], rules.windows[1] + 1) if unseen else 1
+                self.external_retrains[row, when] = rng.integers(1, 3, len(when))
+            self.window[row] = (
+                rng.integers(rules.measurement_window[0], rules.measurement_window[1] + 1) if live_view else 1
+            )
             self.noise[row] *= np.sqrt(self.window[row])  # a measurement of a whole window has the trace's noise
         self.episode[rows] += 1
         self.t[rows] = self.serving[rows] = self.live_from[rows] = 0
@@ -146,7 +151,7 @@ class Dynamics:
 
     def _started_by_others(self) -> NDArray[np.int64]:
         """The retrain that somebody else starts at the present step, (N,); 0: none."""
-        return np.where(self.in_flight(), 0, self.unasked[self.rows, self.t])
+        return np.where(self.in_flight(), 0, self.external_retrains[self.rows, self.t])
 
     def best_action(self) -> NDArray[np.int64]:
         """The optimal action of someone who knows the future, for the actual state; hold while a job runs."""
@@ -220,12 +225,12 @@ class Dynamics:
         self._see(self.rows, live, self.tracker)
 
         if rules.reward == "paper":
-            paid = rewards.paper(quality, quality, action)
+            reward = rewards.paper(quality, quality, action)
         elif rules.reward == "regret":
-            paid = rewards.regret(extra, pool.optimum_usd[trace])
+            reward = rewards.regret(extra, pool.optimum_usd[trace])
         else:
-            paid = rewards.usd(lost, job, pool.step_value_usd[trace])
-        return Step(self._observed(self.rows, self.tracker), paid, terminated, truncated, lost + job)
+            reward = rewards.usd(lost, job, pool.step_value_usd[trace])
+        return Step(self._observed(self.rows, self.tracker), reward, terminated, truncated, lost + job)
 
     def _see(self, rows: NDArray[np.int64], live: NDArray[np.bool_], tracker: Tracker) -> None:
         """Measure the present step of `rows`; `live` (len(rows),) says where a new model serves from now on."""
@@ -265,7 +270,7 @@ class Dynamics:
     def _observed(self, rows: NDArray[np.int64], tracker: Tracker) -> Floats:
         """Observations of the present step of `rows`, which `tracker` follows, (len(rows), width)."""
         if self.rules.observation == "multistream":
-            return tracker.observation()
+            return observations(tracker)
         cpu, memory, rate, latency, quality = np.moveaxis(self.samples[rows], 2, 0)
         return observation(cpu, memory, rate, latency, quality, self.started[rows].sum(axis=1).astype(np.float64))
 

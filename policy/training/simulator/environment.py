@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from policy.history import Floats
-from policy.observation.live import OBSERVATION
 from policy.observation.multistream import FEATURES
+from policy.observation.paper import OBSERVATION
 from policy.training.simulator.dynamics import HIDDEN, Dynamics, Rules
 from policy.training.simulator.pool import Pool
 
@@ -126,7 +126,8 @@ class LLMVecEnv(VecEnv):
 class LLMEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
     """One service: observe six numbers (or the multi-stream features), hold (0) or retrain on AWS (1) or Azure (2).
 
-    See `policy.observation.live.observation` for the table of the six numbers and `policy.observation.multistream` for the others.
+    See `policy.observation.paper.observation` for the table of the six numbers and
+    `policy.observation.multistream` for the others.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own attribute)

@@ -1,4 +1,4 @@
-"""Replay a network over many traces at once: the decisions of `policy.training.simulator.replay`, hundreds of times faster."""
+"""Replay a network over many traces at once: the decisions of `replay.replay`, hundreds of times faster."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from policy.observation.multistream import FORMER, Tracker
+from policy.observation.multistream import observations
+from policy.observation.tracker import FORMER, Tracker
 from policy.policies import NetworkPolicy
 from policy.training.simulator.replay import measured, replay
 from policy.training.simulator.trace import Floats, Floats32, Trace
+from shared.quality import quality
 
 
 def replay_many(traces: Sequence[Trace], policy: NetworkPolicy, seeds: Sequence[int]) -> list[list[int]]:
@@ -26,7 +28,7 @@ def replay_many(traces: Sequence[Trace], policy: NetworkPolicy, seeds: Sequence[
     )
     costs = np.stack([_stretched(trace.job_usd, longest) for trace in traces])  # (N, T, 2)
     seen = np.stack(
-        [_stretched(measured(t, 0, s).mean(axis=0), longest) for t, s in zip(traces, seeds, strict=True)]
+        [_stretched(quality(*measured(t, 0, s)), longest) for t, s in zip(traces, seeds, strict=True)]
     )  # measured quality of whichever model serves
     # measured quality of the first, the previous and the model before, (N, FORMER, T)
     former = np.full((n, FORMER, longest), np.nan)
@@ -39,14 +41,14 @@ def replay_many(traces: Sequence[Trace], policy: NetworkPolicy, seeds: Sequence[
         for row in np.flatnonzero(live):
             first = former[row, 0] if np.isfinite(former[row, 0, 0]) else seen[row]
             former[row] = np.stack([first, seen[row], former[row, 1]])
-            seen[row] = _stretched(measured(traces[int(row)], int(pending[row]), seeds[int(row)]).mean(axis=0), longest)
+            seen[row] = _stretched(quality(*measured(traces[int(row)], int(pending[row]), seeds[int(row)])), longest)
         serving = np.where(live, pending, serving)
         pending = np.where(live, -1, pending)
         tracker.push(
             seen[:, t], latency[:, t], rate[:, t], cpu[:, t], memory[:, t], costs[:, t], live, serving, former[:, :, t]
         )
         asked = (pending < 0) & (t < steps)
-        observed = tracker.observation()
+        observed = observations(tracker)
         lost |= asked & policy.outside(observed).any(axis=1)
         action = np.where(asked, policy.most_probable(observed), 0)
         decisions[:, t] = action

@@ -226,7 +226,7 @@ def _run(
 
 def _run_on_ray(tasks: Iterable[Task], run_task: Callable[[Task], Row]) -> Iterator[Row]:
     try:
-        import ray  # type: ignore[import-not-found]
+        import ray
     except ImportError as exc:
         raise InvalidInputError(
             "--executor ray needs the ray package: pip install ray, or use --executor local"

@@ -1,4 +1,4 @@
-"""Many traces and their optima side by side, packed for batched look-ups by the environment."""
+"""Pool of drift traces and their optimal plans, packed for batched look-ups by the environment."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from policy.training.simulator.cost import solve
 from policy.training.simulator.generators import APART, FAMILIES, USUAL, WIDE, Spread, generate
-from policy.training.simulator.score import plan
 from policy.training.simulator.trace import Floats, Trace
 
 _OPERATIONS: Final = ("latency_s", "request_rate_rps", "cpu", "memory")
@@ -27,7 +27,7 @@ class Pool:
         line_starts = [0]
         for trace in traces:
             n = trace.steps
-            optimal = plan(trace)
+            optimal = solve(trace)
             column, row = np.tril_indices(n)  # step t, model s
             quality.append(trace.quality[row, column].astype(np.float32))
             loss.append(trace.loss_usd[row, column].astype(np.float32))

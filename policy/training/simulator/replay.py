@@ -1,7 +1,7 @@
-"""Run a decider over a trace, showing it at each step what it could have seen and nothing else.
+"""Replay of a decider over a drift trace, showing it at each step what it could have seen and nothing else.
 
 Noise: BLEU-1 and exact match of one model at one step get independent normal noise of sd `noise_sd * sqrt(2)` each, so
-that the measured quality 0.5 BLEU-1 + 0.5 exact match has sd `noise_sd`. It is not clipped, so that the mean stays
+that the measured quality has sd `noise_sd`. It is not clipped, so that the mean stays
 right. The draws belong to (seed, model, step): every decider that serves the same model sees the same measurements,
 and re-evaluating a model twice at one step brings nothing new.
 
@@ -16,6 +16,7 @@ import numpy as np
 from policy.history import Decider, Floats, History, Retrain
 from policy.training.simulator.trace import Trace
 from shared.errors import InvalidInputError
+from shared.quality import quality
 
 
 def measured(trace: Trace, model: int, seed: int, window: int = 1) -> Floats:
@@ -46,7 +47,7 @@ def replay(trace: Trace, decider: Decider, seed: int = 0, window: int | None = N
     own = np.full((1, steps), np.nan)  # quality of every own model, re-evaluated
     span = window or 1
     current, live = measured(trace, 0, seed, span), 0
-    own[0] = current.mean(axis=0)
+    own[0] = quality(*current)
     operations = {
         name: getattr(trace, name).astype(np.float64)
         for name in ("request_rate_rps", "latency_s", "cpu", "memory", "price_usd_per_hour")
@@ -58,7 +59,7 @@ def replay(trace: Trace, decider: Decider, seed: int = 0, window: int | None = N
     for t in range(steps):
         if pending is not None and pending[1] == t:
             current, live = measured(trace, pending[0], seed, span), t
-            own = np.concatenate([own, current.mean(axis=0, keepdims=True)])
+            own = np.concatenate([own, quality(*current)[None]])
             last = retrains[-1]
             retrains[-1] = Retrain(last.started, last.cloud, t, last.cost_usd)
             pending = None
@@ -79,7 +80,7 @@ def replay(trace: Trace, decider: Decider, seed: int = 0, window: int | None = N
             train_hours=train_hours,
             retrains=tuple(retrains),
             in_flight=False,
-            own_quality=own[:, seen] if window is None else None,
+            former_model_quality=own[:, seen] if window is None else None,
         )
         action = int(decider.decide(history))
         if action not in (0, 1, 2):

@@ -1,4 +1,4 @@
-"""What a policy is paid for. Dollars are the default: users know their prices."""
+"""The reward of a step. Dollars are the default: users know their prices."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.history import Floats
+from shared.quality import quality
 
 Reward = Literal["usd", "regret", "paper"]
 
@@ -21,8 +22,8 @@ def usd(lost_usd: Floats, job_usd: Floats, step_value_usd: Floats) -> Floats:
 
 
 def paper(accuracy: Floats, bleu: Floats, action: NDArray[np.int64]) -> Floats:
-    """The source paper's: 0.5 accuracy + 0.5 BLEU-1 - cost of the action; shapes (N,)."""
-    return np.asarray(0.5 * accuracy + 0.5 * bleu - PAPER_COST[action])
+    """The source paper's: quality - cost of the action; shapes (N,)."""
+    return np.asarray(quality(bleu, accuracy) - PAPER_COST[action])
 
 
 def regret(extra_usd: Floats, optimum_usd: Floats) -> Floats:

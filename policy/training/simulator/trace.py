@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import InvalidInputError
+from shared.quality import quality
 
 Floats32 = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -59,8 +60,8 @@ class Trace:
 
     @cached_property
     def quality(self) -> Floats:
-        """0.5 BLEU-1 + 0.5 exact match, (T, T), NaN below the diagonal."""
-        return 0.5 * self.bleu.astype(np.float64) + 0.5 * self.accuracy.astype(np.float64)
+        """Quality of every model at every step (`shared.quality`), (T, T), NaN below the diagonal."""
+        return quality(self.bleu.astype(np.float64), self.accuracy.astype(np.float64))
 
     @cached_property
     def loss_usd(self) -> Floats:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.policy.attribution import KINDS, ratios
-from policy.policies import SHIPPED, NetworkPolicy
+from policy.catalogue import SHIPPED
+from policy.policies import NetworkPolicy
 from policy.training.simulator.dynamics import Dynamics, Rules
 from policy.training.simulator.generators import generate
 from policy.training.simulator.pool import Pool
@@ -16,7 +17,7 @@ from policy.training.simulator.pool import Pool
 def test_the_slot_of_a_swap_is_measured_as_named(name: str) -> None:
     """After a fall, a retrain of a few steps: what the network is told of the new model's first measurements."""
     pool = Pool([generate("sudden", 900_011)])
-    rules = Rules(in_order=True, failing_share=0.0, unseen_share=1.0, load_spread=0.0)
+    rules = Rules(in_order=True, failing_share=0.0, live_view_share=1.0, load_spread=0.0)
     plain, env = Dynamics(pool, 1, rules, 5), KINDS[name](pool, 1, rules, 5)
     for each in (plain, env):
         each.reset()

@@ -28,10 +28,10 @@ def test_trees_that_find_every_hold_too_dear_retrain_whenever_they_may():
     assert eager.times > 5.0
 
 
-def test_states_are_asked_about_once_a_life_and_told_their_family():
+def test_states_are_asked_about_once_a_life_and_known_their_family():
     seen, dearer = asked("ppo", "seasonal", 3, 2)
     assert seen.shape[0] == dearer.shape[0] == 6
     assert np.isfinite(dearer).all()
-    told = with_family(seen, "seasonal")
-    assert told.shape[1] == seen.shape[1] + len(FAMILIES)
-    assert (told[:, seen.shape[1] :].sum(axis=0) > 0).tolist() == [family == "seasonal" for family in FAMILIES]
+    known = with_family(seen, "seasonal")
+    assert known.shape[1] == seen.shape[1] + len(FAMILIES)
+    assert (known[:, seen.shape[1] :].sum(axis=0) > 0).tolist() == [family == "seasonal" for family in FAMILIES]

@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from policy.observation.live import METRICS, history_of, interpolate, observe, query, window_of
+from policy.observation.live import METRICS, history_of, interpolate, query, window_of
+from policy.observation.paper import observe
 from shared.contracts import JobRecord, JobStatus, MetricWindow, Series
 from shared.errors import MetricsError, NoSamplesError
 from shared.settings import Settings

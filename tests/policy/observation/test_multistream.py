@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from policy.history import Floats
-from policy.observation.multistream import DENSE, FORMER, Tracker
+from policy.observation.multistream import DENSE, observations
+from policy.observation.tracker import FORMER, Tracker
 
 _NAMES = [feature.name for feature in DENSE]
 
@@ -32,7 +33,7 @@ def _follow(
 
 
 def _dense(tracker: Tracker) -> dict[str, float]:
-    values: Floats = tracker.observation()[0, -len(DENSE) :]
+    values: Floats = observations(tracker)[0, -len(DENSE) :]
     return dict(zip(_NAMES, values.tolist(), strict=True))
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from policy.history import History, Retrain
 from policy.rules.cusum import cusum
-from policy.rules.registry import RIVALS, make
 from policy.rules.tuned import bucket_of, load, parameters_for
+from policy.training.baselines.registry import BASELINES, make
 
 #: rules that watch quality, with parameters under which a drop of 0.3 from 0.8 must matter
 WATCHING = {
@@ -71,12 +71,12 @@ def test_only_what_the_serving_model_did_counts(name: str) -> None:
     assert make(name, **WATCHING[name]).decide(history(before + after, retrained)) == 0
 
 
-@pytest.mark.parametrize("name", sorted(set(RIVALS) - {"retrainopt-learned", "upf", "amuse"}))
-def test_a_fresh_instance_decides_like_one_that_lived_through_it(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(set(BASELINES) - {"retrainopt-learned", "upf", "amuse"}))
+def test_a_fresh_instance_decides_like_one_that_saw_all_of_it(name: str) -> None:
     quality = list(0.8 - 0.004 * np.arange(90) + np.random.default_rng(0).normal(0.0, 0.02, 90))
-    lived = make(name)
-    lived.reset(0)
-    acted = [lived.decide(history(quality[: t + 1])) for t in range(90)]
+    followed = make(name)
+    followed.reset(0)
+    acted = [followed.decide(history(quality[: t + 1])) for t in range(90)]
     fresh = make(name)
     fresh.reset(0)
     assert fresh.decide(history(quality)) == acted[-1]

@@ -4,13 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policy.rules.registry import RIVALS, make
+from policy.training.baselines.registry import BASELINES, NETWORKS, POLICIES, decider_for, make
 from policy.training.baselines.warm_up import WarmedUp, warm_up_of
-from policy.training.evaluation.backtest import NETWORKS, ORACLE, PROBING, Run, backtest, decider_for
-from policy.training.evaluation.probe import PRICE_SHARE
+from policy.training.evaluation.backtest import OPTIMAL, Run, backtest
+from policy.training.simulator.cost import run_cost
 from policy.training.simulator.generators import generate
 from policy.training.simulator.replay import replay
-from policy.training.simulator.score import run_cost
 from policy.training.simulator.trace import Trace, load
 from shared.errors import InvalidInputError
 
@@ -32,7 +31,7 @@ def without_timing(run: Run) -> dict[str, object]:
 
 
 def test_runs_can_be_scored_again_from_their_decisions(files: list[str]) -> None:
-    runs = backtest(files, RULES, workers=1)
+    runs = backtest(files, RULES, POLICIES, workers=1)
     assert [(run.trace, run.policy) for run in runs] == [(file, rule) for file in files for rule in RULES]
     for run in runs:
         trace = load(Path(run.trace))
@@ -40,7 +39,7 @@ def test_runs_can_be_scored_again_from_their_decisions(files: list[str]) -> None
         assert again.cost_usd == pytest.approx(run.cost_usd)
         assert again.retrains == run.retrains
         assert again.mean_quality == pytest.approx(run.mean_quality)
-        assert run.cost_usd >= run.oracle_cost_usd - 1e-9
+        assert run.cost_usd >= run.optimal_cost_usd - 1e-9
         assert len(run.decisions) == trace.steps
 
 
@@ -48,39 +47,21 @@ def test_runs_can_be_scored_again_from_their_decisions(files: list[str]) -> None
 def test_every_policy_takes_the_shortest_of_traces(tmp_path: Path, steps: int) -> None:
     path = tmp_path / "short.npz"
     generate("sudden", 5, steps=60).cut(steps).save(path)
-    for run in backtest([str(path)], [*NETWORKS, PROBING, *RIVALS, ORACLE], workers=1):
+    for run in backtest([str(path)], [*NETWORKS, *BASELINES, OPTIMAL], POLICIES, workers=1):
         assert len(run.decisions) == steps
-        assert run.cost_usd >= run.oracle_cost_usd - 1e-9
+        assert run.cost_usd >= run.optimal_cost_usd - 1e-9
 
 
 def test_decisions_are_zero_while_a_job_is_in_flight(files: list[str]) -> None:
-    for run in backtest(files, ["always"], workers=1):
+    for run in backtest(files, ["always"], POLICIES, workers=1):
         trace = load(Path(run.trace))
         starts = [(t, action) for t, action in enumerate(run.decisions) if action]
         for (t, action), (following, _) in itertools.pairwise(starts):
             assert following >= t + trace.delays[action - 1]
 
 
-def test_probes_are_listed_and_paid_for(tmp_path: Path) -> None:
-    paths = [str(tmp_path / f"{seed}.npz") for seed in range(4)]
-    for seed, path in enumerate(paths):
-        generate("sudden", seed, steps=100).save(Path(path))
-    runs = backtest(paths, ["ppo-probe", "ppo"], workers=1)
-    assert any(run.probes for run in runs)
-    for run in runs:
-        trace = load(Path(run.trace))
-        if run.policy == "ppo":
-            assert "probes" not in run.to_json()
-            continue
-        assert run.probes is not None
-        price = PRICE_SHARE * sum(float(trace.job_usd[step].min()) for step in run.probes)
-        assert run.probe_cost_usd == pytest.approx(price, rel=1e-5)
-        assert run.cost_usd == pytest.approx(run_cost(trace, run.decisions).cost_usd + price)
-        assert run.to_json()["probes"] == list(run.probes)
-
-
 def test_processes_and_order_change_nothing(files: list[str]) -> None:
-    serial, parallel = (backtest(files, ["never", "regret"], seed=3, workers=n) for n in (1, 2))
+    serial, parallel = (backtest(files, ["never", "regret"], POLICIES, seed=3, workers=n) for n in (1, 2))
     assert [without_timing(run) for run in serial] == [without_timing(run) for run in parallel]
 
 
@@ -89,9 +70,9 @@ def test_a_bad_file_or_policy_is_found_before_anything_runs(files: list[str], tm
     broken.write_bytes(b"nothing")
     done: list[int] = []
     with pytest.raises(InvalidInputError, match=r"broken\.npz"):
-        backtest([*files, str(broken)], ["never"], workers=1, progress=done.append)
+        backtest([*files, str(broken)], ["never"], POLICIES, workers=1, progress=done.append)
     with pytest.raises(InvalidInputError, match="no such policy"):
-        backtest(files, ["never", "nonsense"], workers=1, progress=done.append)
+        backtest(files, ["never", "nonsense"], POLICIES, workers=1, progress=done.append)
     assert done == []
 
 

@@ -16,17 +16,17 @@ from policy.training.ppo import evaluate
 from policy.training.ppo.evaluate import calibrate, ratios
 from policy.training.ppo.export import actor_probabilities
 from policy.training.ppo.train import Recipe, train
+from policy.training.simulator.cost import run_cost
 from policy.training.simulator.dynamics import Dynamics, Rules
 from policy.training.simulator.generators import generate
 from policy.training.simulator.pool import Pool
-from policy.training.simulator.score import run_cost
 
-SMALL = {"steps": 5120, "rounds": 2, "traces": 14, "services": 32, "n_steps": 16, "clone_steps": 2048}
+SMALL = {"steps": 5120, "rounds": 2, "traces": 14, "num_envs": 32, "n_steps": 16, "cloning_steps": 2048}
 
 
 def silent(phase: str, done: int, total: int) -> None:
     assert 0 < done <= total
-    assert phase in ("clone", "ppo")
+    assert phase in ("cloning", "ppo")
 
 
 @pytest.mark.slow
@@ -122,8 +122,8 @@ def test_calibration_goes_as_far_as_the_family_that_thrashes_most(
     judges = {family: Pool([generate(family, 2)]) for family in ("stable", "gradual")}
     optimum = np.count_nonzero(judges["gradual"].best_action)
     assert optimum == 2
-    lives = iter([(np.array([1.1]), np.array([n])) for each in counts for n in each])
-    monkeypatch.setattr(evaluate, "ratios", lambda *_: next(lives))
+    rollouts = iter([(np.array([1.1]), np.array([n])) for each in counts for n in each])
+    monkeypatch.setattr(evaluate, "ratios", lambda *_: next(rollouts))
     before = Untrained.action_net.bias.detach().clone()
     found, _ = calibrate(Untrained(), "paper", judges, seed=0)
     assert found == shift

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from policy.history import History, Retrain
+from policy.training.baselines.registry import decider_for
 from policy.training.evaluation.own_history import answer, history_of_window
 from policy.training.simulator.decay import MIN_MEASURED, fit
 from shared.contracts import MetricWindow, Series
@@ -81,7 +82,7 @@ def test_a_short_or_patchy_history_is_refused_with_the_reason() -> None:
 
 
 def test_the_answer_compares_with_what_was_done() -> None:
-    found = answer(service(), ["never", "oracle"])
+    found = answer(service(), ["never", "oracle"], decider_for)
     assert found.actual_starts == (60, 120)
     assert found.modelled_cost_usd == pytest.approx(found.actual_cost_usd, rel=0.02)
     never, best = found.answers

@@ -11,13 +11,14 @@ from gymnasium.utils.env_checker import check_env
 
 from policy.history import History
 from policy.observation.follow import build
-from policy.observation.live import observe
+from policy.observation.multistream import observations
+from policy.observation.paper import observe
+from policy.training.simulator.cost import optimal_plan, run_cost
 from policy.training.simulator.dynamics import Dynamics, Rules
 from policy.training.simulator.environment import LLMEnv, LLMVecEnv
 from policy.training.simulator.generators import generate
 from policy.training.simulator.pool import Pool, training_pool
 from policy.training.simulator.replay import replay
-from policy.training.simulator.score import oracle, run_cost
 
 SURE: dict[str, Any] = {"failing_share": 0.0, "load_spread": 0.0}
 
@@ -46,10 +47,10 @@ def test_vector_and_single_agree_step_by_step(pool: Pool, observation: str, rewa
         np.testing.assert_allclose(together, np.stack(alone), rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(many.action_masks(), [env.action_masks() for env in singles])
         actions = rng.choice(3, 5, p=[0.9, 0.05, 0.05])
-        together, paid, done, infos = many.step(actions)
+        together, rewards, done, infos = many.step(actions)
         for k, env in enumerate(singles):
-            alone[k], single_paid, terminated, truncated, _ = env.step(actions[k])
-            assert single_paid == pytest.approx(paid[k], rel=1e-5, abs=1e-6)
+            alone[k], single_reward, terminated, truncated, _ = env.step(actions[k])
+            assert single_reward == pytest.approx(rewards[k], rel=1e-5, abs=1e-6)
             assert (terminated or truncated) == done[k]
             if done[k]:
                 ended += 1
@@ -72,7 +73,7 @@ def test_a_time_limit_truncates(pool: Pool) -> None:
 def test_rewards_add_up_to_the_score(family: str) -> None:
     trace = generate(family, 5)
     pool = Pool([trace])
-    best, _ = oracle(trace)
+    best, _ = optimal_plan(trace)
     spent, regret = Dynamics(pool, 1, Rules(reward="usd", **SURE)), Dynamics(pool, 1, Rules(reward="regret", **SURE))
     spent.reset()
     regret.reset()
@@ -109,7 +110,7 @@ class Watcher:
         self.seen = {}
 
     def decide(self, history: History) -> int:
-        shown = history if self.reevaluates else dataclasses.replace(history, own_quality=None)
+        shown = history if self.reevaluates else dataclasses.replace(history, former_model_quality=None)
         self.seen[history.t] = (build(shown), observe(shown))
         return int(history.t in self.at)
 
@@ -125,8 +126,8 @@ def test_environment_and_live_path_build_the_same_observation(
     quiet = type(trace)(**{f: getattr(trace, f) for f in trace.__dataclass_fields__} | {"noise_sd": 0.0})
     watcher = Watcher((20, 60, 61, 100), reevaluates)
     decisions = replay(quiet, watcher, seed=0, window=window)
-    windows = (window or 1, window or 1)
-    rules = Rules(observation, unseen_share=1.0 - reevaluates, windows=windows, **SURE)  # type: ignore[arg-type]
+    steps = (window or 1, window or 1)
+    rules = Rules(observation, live_view_share=1.0 - reevaluates, measurement_window=steps, **SURE)  # type: ignore[arg-type]
     env = Dynamics(Pool([quiet]), 1, rules)
     observed = env.reset()
     for t in range(quiet.steps):
@@ -144,7 +145,9 @@ def test_a_live_service_measures_means_of_its_window_as_noisy_as_the_trace_says(
     flat = [
         dataclasses.replace(t, bleu=np.full_like(t.bleu, 0.5), accuracy=np.full_like(t.accuracy, 0.5)) for t in flat
     ]
-    env = Dynamics(Pool(flat), 200, Rules(unseen_share=1.0, windows=(9, 9), in_order=True, **SURE), seed=4)
+    env = Dynamics(
+        Pool(flat), 200, Rules(live_view_share=1.0, measurement_window=(9, 9), in_order=True, **SURE), seed=4
+    )
     env.reset()
     quality = []
     for _ in range(60):
@@ -172,18 +175,18 @@ def test_a_vector_of_services_shows_new_episodes_only_where_one_began() -> None:
             assert not np.array_equal(last["seen"], observed["seen"][row])
             assert env.dynamics.t[row] == 0
         np.testing.assert_allclose(observed["hidden"], env.dynamics.hidden(), rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(observed["seen"], env.dynamics.tracker.observation(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(observed["seen"], observations(env.dynamics.tracker), rtol=1e-5, atol=1e-6)
     assert over >= 8
 
 
 def test_a_retrain_that_somebody_else_starts_happens_and_is_not_judged(pool: Pool) -> None:
-    rules = Rules(reward="regret", unasked_share=1.0, in_order=True, **SURE)
+    rules = Rules(reward="regret", external_retrain_share=1.0, in_order=True, **SURE)
     env, calm = (Dynamics(pool, len(pool), each, seed=6) for each in (rules, Rules(reward="regret", in_order=True)))
     env.reset(), calm.reset()
-    assert not calm.unasked.any()
+    assert not calm.external_retrains.any()
     started = np.zeros(len(pool), dtype=np.int64)
     for _ in range(int(pool.steps.min()) - 1):
-        free, wanted = ~env.in_flight(), env.unasked[env.rows, env.t]
+        free, wanted = ~env.in_flight(), env.external_retrains[env.rows, env.t]
         by_others = free & (wanted > 0)
         masks = env.masks()
         np.testing.assert_array_equal(masks.argmax(axis=1)[by_others], wanted[by_others])

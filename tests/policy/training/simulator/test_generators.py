@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from policy.training.simulator.cost import solve
 from policy.training.simulator.generators import (
     APART,
     CHEAP,
@@ -17,7 +18,6 @@ from policy.training.simulator.generators import (
     generate,
     held_out_set,
 )
-from policy.training.simulator.score import plan
 from policy.training.simulator.trace import validate
 from shared.errors import InvalidInputError
 
@@ -176,7 +176,7 @@ def test_a_walk_in_more_than_one_dimension_comes_back_less() -> None:
 
 def test_the_optimum_retrains_where_it_pays() -> None:
     retrains = {
-        family: np.mean([sum(a > 0 for a in plan(generate(family, seed)).decisions) for seed in range(8)])
+        family: np.mean([sum(a > 0 for a in solve(generate(family, seed)).decisions) for seed in range(8)])
         for family in ("stable", "sudden", "recurring")
     }
     assert retrains["stable"] < retrains["sudden"]

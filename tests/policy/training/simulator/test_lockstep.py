@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from policy.policies import SHIPPED, NetworkPolicy
+from policy.catalogue import SHIPPED
+from policy.policies import NetworkPolicy
 from policy.training.simulator.generators import CHEAP, WIDE, generate
 from policy.training.simulator.lockstep import replay_many
 from policy.training.simulator.replay import replay

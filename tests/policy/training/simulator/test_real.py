@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policy.training.simulator.score import oracle
+from policy.training.simulator.cost import optimal_plan
 from policy.training.simulator.trace import load
 
 REAL = Path(__file__).parents[4] / "policy" / "training" / "simulator" / "real"
@@ -25,4 +25,4 @@ def test_a_real_model_gets_worse_with_age_and_a_retrain_pays(file: Path) -> None
     fresh = np.diag(trace.quality)
     old = np.array([trace.quality[i, i + 8] for i in range(trace.steps - 8)])
     assert fresh[: len(old)].mean() > old.mean() + 0.2
-    assert any(oracle(trace)[1])
+    assert any(optimal_plan(trace)[1])

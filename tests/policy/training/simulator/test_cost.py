@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from policy.history import History
+from policy.training.simulator.cost import optimal_plan, run_cost
 from policy.training.simulator.replay import replay
-from policy.training.simulator.score import oracle, run_cost
 from policy.training.simulator.trace import Trace
 from shared.errors import InvalidInputError
 
@@ -58,7 +58,7 @@ def test_malformed_decisions_are_refused(decisions: list[int]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_oracle_equals_exhaustive_search(seed: int) -> None:
+def test_the_optimal_plan_equals_exhaustive_search(seed: int) -> None:
     trace = make(7, seed, (1 / 6 - 1e-6, 3 / 6 - 1e-6), price=4.0)
     costs = []
     for decisions in itertools.product((0, 1, 2), repeat=7):
@@ -66,7 +66,7 @@ def test_oracle_equals_exhaustive_search(seed: int) -> None:
             costs.append(run_cost(trace, decisions).cost_usd)
         except InvalidInputError:
             continue
-    best, decisions = oracle(trace)
+    best, decisions = optimal_plan(trace)
     assert best == pytest.approx(min(costs))
     assert run_cost(trace, decisions).cost_usd == pytest.approx(best)
 
@@ -95,10 +95,10 @@ def test_replay_shows_the_past_only_and_never_asks_while_a_job_runs() -> None:
     assert [h.t for h in decider.seen] == [0, 1, 2, 5, 6, 9, 10, 11]
     last = decider.seen[-1]
     assert last.serving == (6, 9)
-    assert last.own_quality is not None and last.own_quality.shape == (3, 12)
-    assert np.isnan(last.own_quality[2, :6]).all()
+    assert last.former_model_quality is not None and last.former_model_quality.shape == (3, 12)
+    assert np.isnan(last.former_model_quality[2, :6]).all()
     # the serving model's re-evaluation is the measurement itself
-    np.testing.assert_allclose(last.own_quality[2, 9:], last.quality[9:])
+    np.testing.assert_allclose(last.former_model_quality[2, 9:], last.quality[9:])
 
 
 def test_measurement_noise_has_the_stated_sd_and_the_seed_repeats_it() -> None:

@@ -1,4 +1,4 @@
-"""What a run of decisions over a trace costs, and the least that any run could have cost.
+"""The cost of a run of decisions over a drift trace, and the optimal plan: the least that any run could have cost.
 
 J = sum over steps of value * step_minutes / 60 * (1 - quality of the serving model)
     + sum over jobs of price at the start * hours of training.
@@ -20,7 +20,7 @@ from shared.errors import InvalidInputError
 
 
 @dataclass(frozen=True, slots=True)
-class RunScore:
+class RunCost:
     """What a run cost. `serving[t]` is the model that served at step t (the last step of its data)."""
 
     cost_usd: float
@@ -31,7 +31,7 @@ class RunScore:
     serving: NDArray[np.int64]
 
 
-def run_cost(trace: Trace, decisions: Sequence[int]) -> RunScore:
+def run_cost(trace: Trace, decisions: Sequence[int]) -> RunCost:
     """Score `decisions`, one of 0 hold, 1 retrain on AWS, 2 on Azure per step; 0 while a job is in flight.
 
     Raises:
@@ -55,7 +55,7 @@ def run_cost(trace: Trace, decisions: Sequence[int]) -> RunScore:
         retrains += 1
     columns = np.arange(steps)
     quality_usd = float(trace.loss_usd[serving, columns].sum())
-    return RunScore(
+    return RunCost(
         cost_usd=quality_usd + jobs_usd,
         quality_usd=quality_usd,
         jobs_usd=jobs_usd,
@@ -67,14 +67,17 @@ def run_cost(trace: Trace, decisions: Sequence[int]) -> RunScore:
 
 @dataclass(frozen=True)
 class Plan:
-    """The clairvoyant optimum. `value[t, s]`: least cost from step t on, no job in flight, model s serving."""
+    """The optimal plan of someone who knows the future.
+
+    `value[t, s]`: least cost from step t on, no job in flight, model s serving.
+    """
 
     cost_usd: float
     decisions: tuple[int, ...]
     value: Floats  # (T + 1, T); row T is zero, and so are models that do not exist yet
 
 
-def plan(trace: Trace) -> Plan:
+def solve(trace: Trace) -> Plan:
     """Exact dynamic programming over (serving model, pending job) with full knowledge of the trace.
 
     Between two decisions the only freedom is when the next job starts and where, so the pending job is folded into
@@ -110,7 +113,7 @@ def plan(trace: Trace) -> Plan:
     return Plan(float(value[0, 0]), tuple(decisions), value)
 
 
-def oracle(trace: Trace) -> tuple[float, tuple[int, ...]]:
-    """(J*, decisions that reach it): the floor, with full knowledge of the trace."""
-    best = plan(trace)
+def optimal_plan(trace: Trace) -> tuple[float, tuple[int, ...]]:
+    """(optimal cost, decisions that reach it): the floor, with full knowledge of the trace."""
+    best = solve(trace)
     return best.cost_usd, best.decisions

@@ -1,10 +1,10 @@
-"""One more step of policy iteration after PPO: both actions are lived from the same states, wrong holds unlearnt.
+"""One step of policy iteration after PPO: both actions are rolled out from the same states, wrong holds unlearnt.
 
 A policy that is sure of itself no longer tries anything else, so PPO never finds out where it is surely wrong: in
-states that it seldom meets. There it may hold to the end. Here a state is picked from a service's life, and that life
-is lived twice under the same noise, once with a hold there and once with a retrain, the policy deciding everything
-else. The difference in cost is learnt from many such states by boosted trees. The actor is taught to retrain where the
-trees are clear that holding is dearer, and what it does already everywhere else (rollout policy iteration as
+states that it seldom meets. There it may hold to the end. Here a state is picked from a service's episode, and that
+episode is rolled out twice under the same noise, once with a hold there and once with a retrain, the policy deciding
+everything else. The difference in cost is learnt from many such states by boosted trees. The actor is taught to retrain
+where the trees are clear that holding is dearer, and what it does already everywhere else (rollout policy iteration as
 classification: Lagoudakis and Parr 2003).
 """
 
@@ -21,18 +21,18 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import nn
 
 from policy.history import Floats
-from policy.training.ppo.evaluate import lived
+from policy.training.ppo.evaluate import rollout
 from policy.training.ppo.export import actor_probabilities
 from policy.training.ppo.networks import actor
 from policy.training.simulator.dynamics import Dynamics, Observation, Rules
 from policy.training.simulator.pool import Pool
 from policy.training.simulator.trace import Floats32
 
-#: how often each service of a pool is lived, with one state picked each time
-LIVES: Final = 6
-#: a difference in J/J* from which on the trees are clear about the cheaper action
+#: rollouts of each service of a pool, with one state picked in each
+ROLLOUTS: Final = 6
+#: a difference in cost over optimal cost from which on the trees are clear about the cheaper action
 CLEAR: Final = 0.03
-#: differences are cut off here: how much dearer hardly matters, and single lives are noisy
+#: differences are cut off here: how much dearer hardly matters, and single rollouts are noisy
 _CUT: Final = (-1.0, 0.5)
 #: weight in the pick of a state in which the policy is sure; one in which it wavers has up to half a point more
 _SURE: Final = 0.05
@@ -49,7 +49,7 @@ Act = Callable[[Floats], Floats]
 
 
 class _Picking:
-    """Lives with a policy and picks one step of each service's life to ask about."""
+    """Rolls a policy out and picks one step of each service's episode to ask about."""
 
     def __init__(self, env: Dynamics, act: Act, seed: int) -> None:
         self._env, self._act = env, act
@@ -76,44 +76,47 @@ class _Picking:
         return likeliest
 
 
-def both_lived(act: Act, pool: Pool, rules: Rules, seed: int) -> tuple[Floats32, Floats, Floats32]:
+def roll_out_both(act: Act, pool: Pool, rules: Rules, seed: int) -> tuple[Floats32, Floats, Floats32]:
     """One picked state of each trace of a pool.
 
-    Returns the observations (N, D), by how much of J* a retrain there is dearer than a hold (N,), and other states
-    that were met (M, D).
+    Returns the observations (N, D), by how much of the optimal cost a retrain there is dearer than a hold (N,), and
+    other states that were met (M, D).
     """
     rules = replace(rules, in_order=True)
     first, again = (Dynamics(pool, len(pool), rules, seed) for _ in range(2))
     picking = _Picking(first, act, seed)
-    own, _ = lived(first, picking)
-    # the policy's own choice has been lived; now the other one, and the policy again from there on
+    own, _ = rollout(first, picking)
+    # the policy's own choice has been rolled out; now the other one, and the policy again from there on
     other = picking.other
-    changed, _ = lived(again, lambda observed: np.where(again.t == picking.when, other, act(observed).argmax(axis=1)))
+    changed, _ = rollout(again, lambda observed: np.where(again.t == picking.when, other, act(observed).argmax(axis=1)))
     dearer = np.where(other > 0, changed - own, own - changed)
     asked = picking.when >= 0
     return picking.observed[asked], dearer[asked], np.concatenate(picking.kept)
 
 
-def improve(policy: Any, pools: Sequence[Pool], rules: Rules, seed: int, progress: Callable[[int], None]) -> float:
+def iterate_policy(
+    policy: Any, pools: Sequence[Pool], rules: Rules, seed: int, progress: Callable[[int], None]
+) -> float:
     """Teach an actor to retrain where it holds and that is clearly dearer, changed in place.
 
-    `progress` is told how many pools times lives are done. Returns the share of the states met that it was wrong in.
+    `progress` gets the number of finished rollouts, over all pools. Returns the share of the states met that it was
+    wrong in.
     """
 
     def act(observed: Floats) -> Floats:
         return actor_probabilities(policy, rules.observation, observed)
 
-    lives = []
+    rollouts = []
     for number, pool in enumerate(pools):
-        for life in range(LIVES):
-            lives.append(both_lived(act, pool, rules, seed + 10_000 + 100 * number + life))
-            progress(len(lives))
-    asked, dearer, met = (np.concatenate(parts) for parts in zip(*lives, strict=True))
-    return teach(policy, rules.observation, met, foretelling(asked, dearer, seed).predict(met), seed)
+        for again in range(ROLLOUTS):
+            rollouts.append(roll_out_both(act, pool, rules, seed + 10_000 + 100 * number + again))
+            progress(len(rollouts))
+    asked, dearer, met = (np.concatenate(parts) for parts in zip(*rollouts, strict=True))
+    return teach(policy, rules.observation, met, difference_model(asked, dearer, seed).predict(met), seed)
 
 
-def foretelling(asked: Floats32, dearer: Floats, seed: int) -> HistGradientBoostingRegressor:
-    """Trees that foretell by how much a retrain is dearer than a hold, of observations (N, D)."""
+def difference_model(asked: Floats32, dearer: Floats, seed: int) -> HistGradientBoostingRegressor:
+    """Boosted trees that predict by how much a retrain is dearer than a hold, of observations (N, D)."""
     trees = HistGradientBoostingRegressor(
         max_iter=400,
         learning_rate=0.05,
