@@ -39,10 +39,10 @@ from benchmarks.serving.floors import measure_floors
 from benchmarks.serving.load import Round, Server, measure
 from benchmarks.serving.models import SHAPES, make_model, make_questions
 from benchmarks.serving.swaps import swap_under_load
-from training_containers.model.export import export_onnx, read_config
-from training_containers.model.int8 import Int8Engine
-from training_containers.model.onnx_gpt2 import OnnxEngine
-from training_containers.model.precision import Wanted, add_int8, load_engine
+from training_containers.model.engines.gpt2_graph import export_onnx, read_config
+from training_containers.model.engines.int8 import Int8Engine
+from training_containers.model.engines.onnx_gpt2 import OnnxEngine
+from training_containers.model.engines.precision import Wanted, add_int8, load_engine
 from training_containers.model.prompt import prompt_for
 
 _BATCH = 16

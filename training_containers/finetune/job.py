@@ -26,11 +26,11 @@ from training_containers.finetune.loop.evaluation import evaluate
 from training_containers.finetune.loop.hardware import Hardware, pick
 from training_containers.finetune.loop.interruption import InterruptedTrainingError, Interruption
 from training_containers.finetune.loop.trainer import Outcome, Plan, fit, quiet
-from training_containers.finetune.model import load_model, resolve_base, save_model_files
 from training_containers.finetune.push import push_metrics
+from training_containers.finetune.torch_model import load_model, resolve_base, save_model_files
 from training_containers.finetune.tracking import track
 from training_containers.model.artifact import find_model, hash_files, model_version_for, sha256_of, write_manifest
-from training_containers.model.precision import add_int8
+from training_containers.model.engines.precision import add_int8
 from training_containers.model.prompt import prompt_for
 
 log = logging.getLogger(__name__)

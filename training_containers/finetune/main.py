@@ -95,7 +95,7 @@ def make_base(args: argparse.Namespace) -> int:
     """Make the small base model. Exit codes: 0 done, 2 wrong input."""
     log_json(action="make-base")
     try:
-        from training_containers.finetune.base import make_base as make
+        from training_containers.finetune.make_base import make_base as make
 
         make(args.out, questions=args.questions, first=args.first, epochs=args.epochs, seed=args.seed)
     except InvalidInputError as exc:

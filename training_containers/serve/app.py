@@ -30,7 +30,7 @@ from shared.contracts import new_trace_id
 from shared.errors import OpportuneError
 from training_containers.serve.batcher import QueueFullError
 from training_containers.serve.bodies import Feedback, FieldError, LoadModel, Predict, labelled, parse
-from training_containers.serve.registry import State
+from training_containers.serve.model_registry import State
 from training_containers.serve.service import Service, http_status
 
 log = logging.getLogger(__name__)

@@ -18,13 +18,13 @@ from shared.contracts import CLOUDS
 from shared.errors import ConfigurationError, InvalidInputError, ModelError, OpportuneError
 from shared.logs import log_json
 from shared.settings import Settings
-from training_containers.model.precision import DEFAULT_BOUND, Wanted, load_engine
+from training_containers.model.engines.precision import DEFAULT_BOUND, Wanted, load_engine
 from training_containers.model.prompt import MAX_NEW_TOKENS
 from training_containers.model.scoring import bleu1
 from training_containers.serve.app import create_app
-from training_containers.serve.feedback import FeedbackWriter, Sink, open_sink
+from training_containers.serve.feedback_store import FeedbackWriter, Sink, open_sink
 from training_containers.serve.metrics import ServingMetrics, Snapshot
-from training_containers.serve.registry import Registry
+from training_containers.serve.model_registry import Registry
 from training_containers.serve.scores import RollingScores
 from training_containers.serve.server import Server, bind
 from training_containers.serve.service import Service

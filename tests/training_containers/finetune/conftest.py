@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from shared.contracts import FeedbackPair, encode
-from training_containers.finetune.data.source import Question, load_questions
+from training_containers.finetune.data.question_sources import Question, load_questions
 from training_containers.model.artifact import MANIFEST
 
 #: how many of the oldest builtin questions the base model knows

@@ -15,10 +15,10 @@ import pytest
 
 from shared.contracts import ModelManifest, decode
 from shared.errors import IntegrityError, InvalidInputError, ModelError
-from training_containers.finetune.base import make_base
 from training_containers.finetune.hyperparameters import parse_hyperparameters
 from training_containers.finetune.job import Folders, run_job
 from training_containers.finetune.loop.interruption import InterruptedTrainingError, Interruption
+from training_containers.finetune.make_base import make_base
 from training_containers.model import artifact
 
 MakeJob = Callable[..., Path]

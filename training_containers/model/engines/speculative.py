@@ -14,8 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from training_containers.model.int8 import Int8Engine
-from training_containers.model.onnx_gpt2 import OnnxEngine
+from training_containers.model.engines.int8 import Int8Engine
+from training_containers.model.engines.onnx_gpt2 import OnnxEngine
 
 _SHORTEST: Final = 2
 _LONGEST: Final = 32

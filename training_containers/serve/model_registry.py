@@ -16,7 +16,7 @@ from typing import Final
 from shared.contracts import ModelManifest
 from shared.errors import ConflictError, InvalidInputError, ModelError, NotFoundError, OpportuneError, UnavailableError
 from training_containers.model.artifact import MANIFEST, unpack, verify
-from training_containers.model.text import Engine
+from training_containers.model.engines.protocol import Engine
 from training_containers.serve.batcher import Batcher
 
 log = logging.getLogger(__name__)

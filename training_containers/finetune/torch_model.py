@@ -10,9 +10,9 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from shared.errors import InvalidInputError, ModelError
-from training_containers.finetune.objects import fetch_model, is_address
+from training_containers.finetune.model_download import fetch_model, is_address
 from training_containers.model.artifact import MANIFEST, verify
-from training_containers.model.export import export_onnx
+from training_containers.model.engines.gpt2_graph import export_onnx
 
 _TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 

@@ -16,9 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import ModelError
-from training_containers.model.export import MICROSOFT, WEIGHTS, Builder, Gpt2Config, read_config, read_header
-from training_containers.model.onnx_gpt2 import OnnxEngine
-from training_containers.model.text import Bits
+from training_containers.model.engines.gpt2_graph import (
+    MICROSOFT,
+    WEIGHTS,
+    Builder,
+    Gpt2Config,
+    read_config,
+    read_header,
+)
+from training_containers.model.engines.onnx_gpt2 import OnnxEngine
+from training_containers.model.engines.protocol import Bits
 
 INT8_GRAPH: Final = "model.int8.onnx"
 INT8_WEIGHTS: Final = "model.int8.safetensors"
