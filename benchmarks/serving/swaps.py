@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.serving.load import Client, Server
 from benchmarks.serving.models import make_model, make_questions, stamp
+from shared.headers import TIMEOUT_HEADER
 from training_containers.model.engines.gpt2_graph import export_onnx
 from training_containers.model.engines.precision import MIN_QUESTIONS, Wanted, add_int8, load_engine
 from training_containers.model.engines.protocol import Bits
@@ -74,7 +75,7 @@ def _swap(
             begin = time.perf_counter()
             try:
                 body = {"question": question, "max_new_tokens": tokens}
-                status, reply = connection.call("POST", "/predict", body, {"X-Opportune-Timeout": "60"})
+                status, reply = connection.call("POST", "/predict", body, {TIMEOUT_HEADER: "60"})
             except (OSError, http.client.HTTPException) as exc:
                 failures.append(exc)
                 connection = Client(server.port)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from shared.contracts import Metrics, ModelManifest, decode
-from shared.errors import IntegrityError, ModelError
-
-MANIFEST: Final = "manifest.json"
+from shared.artifact import MANIFEST, verified
+from shared.contracts import Metrics, ModelManifest
+from shared.errors import ModelError
 
 
 class Verdict(NamedTuple):
@@ -60,7 +59,7 @@ def read_manifest(artifact: bytes) -> ModelManifest:
     """The manifest inside a model.tar.gz, after every file it names was found unchanged.
 
     Raises:
-        ModelError: no archive, no manifest, or a file is missing or unknown.
+        ModelError: no archive, no or a wrong manifest, or a file is missing or unknown.
         IntegrityError: a file's content differs from the manifest.
     """
     found: dict[str, str] = {}
@@ -78,14 +77,4 @@ def read_manifest(artifact: bytes) -> ModelManifest:
                     found[name] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
     except (tarfile.TarError, EOFError, OSError) as exc:
         raise ModelError(f"the artifact is no readable tar.gz: {exc}") from exc
-    if raw is None:
-        raise ModelError(f"the artifact has no {MANIFEST}")
-    manifest = decode(ModelManifest, raw)
-    for name, expected in manifest.files.items():
-        if name not in found:
-            raise ModelError(f"the artifact lacks {name}, which its manifest lists")
-        if found[name] != expected:
-            raise IntegrityError(name, expected, found[name])
-    if unknown := sorted(found.keys() - manifest.files.keys()):
-        raise ModelError(f"the artifact holds {unknown[0]}, which its manifest does not know")
-    return manifest
+    return verified(raw, found, "the artifact")

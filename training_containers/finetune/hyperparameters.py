@@ -1,4 +1,4 @@
-"""What a training job may be told, as strings (SageMaker and Azure ML both pass only strings)."""
+"""Hyperparameters of a training job, from strings (SageMaker and Azure ML both pass only strings)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make-base`: a GPT-2 small enough for a laptop, with a tokenizer of its own, that knows the first topic only."""
+"""The `make-base` command: a GPT-2 for a laptop, with a tokenizer of its own, that knows the first topic only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the serving routes do, without HTTP: answer, take feedback, count, log."""
+"""Serving use cases without HTTP: answer a question, take feedback, count, log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The labelled pairs of a job: read from the data channel, split by time, de-duplicated."""
+"""Training data of a job: labelled pairs, read from the data channel, split by time, de-duplicated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answer quality on an evaluation set, measured with the engine that serves."""
+"""Evaluation: answer quality on a set of labelled pairs, measured with the engine that serves."""
 
 from __future__ import annotations
 

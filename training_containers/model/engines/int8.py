@@ -1,4 +1,4 @@
-"""The 8-bit engine: the fp32 engine's graph with its matrices in blocks of 8-bit integers, a quarter of the reading.
+"""Int8 inference engine: the fp32 engine's graph with its matrices in blocks of bytes, a quarter of the reading.
 
 256 weights share a scale, and so do 256 activations of one token, which ONNX Runtime's MatMulNBits quantises on the
 way: nothing of a token's is shared with another's, so an answer does not depend on its batch mates. Its kernels take

@@ -1,4 +1,4 @@
-"""Greedy decoding with ONNX Runtime: numpy and tokenizers, no torch, no transformers.
+"""GPT-2 inference engine on ONNX Runtime: greedy decoding with numpy and tokenizers, no torch, no transformers.
 
 Rows of a batch are right-padded; attention takes each row's own length, so an answer does not depend on its batch
 mates. In fp32 it is the one Hugging Face greedy decoding gives.

@@ -1,4 +1,4 @@
-"""Which engine serves a model: 8-bit only where its answers were measured to be those of fp32.
+"""Choice of the engine that serves a model: 8-bit only where its answers were measured to be those of fp32.
 
 Training writes the 8-bit engine and `precision.json` beside it: the share of evaluation questions that both engines
 answer with the same tokens, and a few of those answers. Loading compares the share with the operator's bound, then

@@ -1,4 +1,4 @@
-"""What an inference engine is: prompts in, greedy answers out. Whoever asks one imports this and no engine."""
+"""Interface of an inference engine: prompts in, greedy answers out. The server imports this and no engine."""
 
 from __future__ import annotations
 
