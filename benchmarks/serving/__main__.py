@@ -233,8 +233,9 @@ def note(text: str) -> None:
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, object]:
-    """What was measured: every option but those that say where to look or how to print."""
-    return {name: value for name, value in vars(options).items() if name not in ("model", "json", "only", "swaps", "precision")}
+    """What was measured, beside the rows."""
+    names = ("shape", "clients", "requests", "rounds", "tokens", "threads", "seed")
+    return {name: getattr(options, name) for name in names}
 
 
 def _shown(value: object) -> str:
