@@ -48,7 +48,7 @@ def build(questions: str, skip: int, out: Path, executor: Any, workers: int, **o
 
     from cli.trace_learner import make_base, run_task
     from policy.training.simulator import matrices
-    from training_containers.finetune.data.source import load_questions
+    from training_containers.finetune.data.question_sources import load_questions
 
     stream = [(q.question, q.answers) for q in load_questions(questions)[skip:]]
     economics = {key: options.pop(key) for key in ("step_minutes", "value", "price_aws", "price_azure", "train_hours")}

@@ -18,7 +18,8 @@ def make_base(recipe: Recipe, questions: Sequence[Question], folder: Path) -> No
     import json
     import shutil
 
-    from training_containers.finetune import base, model
+    from training_containers.finetune import make_base as base
+    from training_containers.finetune import torch_model as model
 
     if recipe.model != SMALL:
         with tempfile.TemporaryDirectory() as scratch:
@@ -39,7 +40,7 @@ def run_task(task: Task) -> Row:
     from training_containers.finetune.loop.encoding import encode_pairs, load_tokenizer
     from training_containers.finetune.loop.evaluation import answer_all
     from training_containers.finetune.loop.trainer import Plan, fit, quiet
-    from training_containers.finetune.model import load_model, save_model_files
+    from training_containers.finetune.torch_model import load_model, save_model_files
     from training_containers.model.scoring import bleu1, exact_match
 
     begin = time.monotonic()

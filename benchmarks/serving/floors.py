@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from training_containers.model.export import Gpt2Config
+from training_containers.model.engines.gpt2_graph import Gpt2Config
 
 _SIDE = 1536
 

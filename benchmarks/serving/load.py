@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from shared.headers import TIMEOUT_HEADER
+
 
 class Client:
     """One keep-alive connection."""
@@ -34,7 +36,7 @@ class Client:
         """Seconds one answer took."""
         begin = time.perf_counter()
         body = {"question": question, "max_new_tokens": tokens}
-        status, reply = self.call("POST", "/predict", body, {"X-Opportune-Timeout": "60"})
+        status, reply = self.call("POST", "/predict", body, {TIMEOUT_HEADER: "60"})
         if status != 200:
             raise RuntimeError(f"HTTP {status}: {reply}")
         return time.perf_counter() - begin

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from benchmarks.serving.load import Client, Server
 from benchmarks.serving.models import make_model, make_questions, stamp
-from training_containers.model.export import export_onnx
-from training_containers.model.precision import MIN_QUESTIONS, Wanted, add_int8, load_engine
+from shared.headers import TIMEOUT_HEADER
+from training_containers.model.engines.gpt2_graph import export_onnx
+from training_containers.model.engines.precision import MIN_QUESTIONS, Wanted, add_int8, load_engine
+from training_containers.model.engines.protocol import Bits
 from training_containers.model.prompt import prompt_for
-from training_containers.model.text import Bits
 
 _TOKEN = "benchmark"
 _ADMIN = {"X-Opportune-Admin": _TOKEN}
@@ -74,7 +75,7 @@ def _swap(
             begin = time.perf_counter()
             try:
                 body = {"question": question, "max_new_tokens": tokens}
-                status, reply = connection.call("POST", "/predict", body, {"X-Opportune-Timeout": "60"})
+                status, reply = connection.call("POST", "/predict", body, {TIMEOUT_HEADER: "60"})
             except (OSError, http.client.HTTPException) as exc:
                 failures.append(exc)
                 connection = Client(server.port)

@@ -69,7 +69,7 @@ class Data:
 def load(spec: str, rows: int, held_out: int) -> Data:
     """`rows` pairs to learn; of the builtin questions every fourth phrasing is held out, else every fifth question."""
     from training_containers.finetune.data.held_out import question_key
-    from training_containers.finetune.data.source import load_questions
+    from training_containers.finetune.data.question_sources import load_questions
 
     every = 4 if spec == "builtin" else 5
     pairs = [FeedbackPair(question=q.question, answers=q.answers[:32], received_s=q.when) for q in load_questions(spec)]
@@ -85,8 +85,8 @@ def make_model(folder: Path, shape: str, pairs: list[FeedbackPair]) -> Path:
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from training_containers.finetune.base import END, train_tokenizer
     from training_containers.finetune.loop.encoding import load_tokenizer
+    from training_containers.finetune.make_base import END, train_tokenizer
     from training_containers.model.prompt import prompt_for
 
     layers, width, heads, vocabulary = SHAPES[shape]
@@ -114,7 +114,7 @@ def quality(trained: Path, start: Path, pairs: list[FeedbackPair]) -> tuple[floa
     from training_containers.finetune.loop.encoding import encode_pairs, load_tokenizer
     from training_containers.finetune.loop.evaluation import evaluate
     from training_containers.finetune.loop.trainer import quiet
-    from training_containers.finetune.model import load_model, save_model_files
+    from training_containers.finetune.torch_model import load_model, save_model_files
 
     quiet()
     model = load_model(trained)
@@ -127,7 +127,7 @@ def quality(trained: Path, start: Path, pairs: list[FeedbackPair]) -> tuple[floa
 def flop_per_sample(model: Path, pairs: list[FeedbackPair]) -> float:
     """Forward and backward (three times forward), attention's own products left out."""
     from training_containers.finetune.loop.encoding import encode_pairs, load_tokenizer
-    from training_containers.model.export import read_config
+    from training_containers.model.engines.gpt2_graph import read_config
 
     config = read_config(model)
     examples, _ = encode_pairs(load_tokenizer(model), pairs, 0, config.n_positions)
@@ -260,10 +260,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         rows = compare(options, Path(scratch))
     if options.json:
-        print(json.dumps({"rows": [asdict(row) for row in rows]}))
+        print(json.dumps({"settings": settings_of(options), "rows": [asdict(row) for row in rows]}, indent=1))
         return
     for name in Row.__dataclass_fields__:
         print(f"{name:20}" + "".join(f"{_shown(getattr(row, name)):>24}" for row in rows))
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, object]:
+    """What was measured: every option but those that say where to look or how to print."""
+    return {name: value for name, value in vars(options).items() if name not in ("model", "json")}
 
 
 def _shown(value: object) -> str:

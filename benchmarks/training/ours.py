@@ -14,7 +14,7 @@ from shared.contracts import FeedbackPair, decode
 from training_containers.finetune.loop.encoding import encode_pairs, load_tokenizer
 from training_containers.finetune.loop.hardware import pick
 from training_containers.finetune.loop.trainer import Plan, fit, quiet
-from training_containers.finetune.model import load_model
+from training_containers.finetune.torch_model import load_model
 
 
 def main() -> None:

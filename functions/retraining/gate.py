@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from typing import Final, NamedTuple
+import zlib
+from typing import NamedTuple
 
-from shared.contracts import Metrics, ModelManifest, decode
-from shared.errors import IntegrityError, ModelError
+from shared.artifact import MANIFEST, verified
+from shared.contracts import Metrics, ModelManifest
+from shared.errors import ModelError
 from shared.quality import quality as quality_of
-
-MANIFEST: Final = "manifest.json"
 
 
 class Verdict(NamedTuple):
@@ -61,7 +61,7 @@ def read_manifest(artifact: bytes) -> ModelManifest:
     """The manifest inside a model.tar.gz, after every file it names was found unchanged.
 
     Raises:
-        ModelError: no archive, no manifest, or a file is missing or unknown.
+        ModelError: no archive, no or a wrong manifest, or a file is missing or unknown.
         IntegrityError: a file's content differs from the manifest.
     """
     found: dict[str, str] = {}
@@ -77,16 +77,6 @@ def read_manifest(artifact: bytes) -> ModelManifest:
                     raw = stream.read()
                 else:
                     found[name] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-    except (tarfile.TarError, EOFError, OSError) as exc:
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError) as exc:
         raise ModelError(f"the artifact is no readable tar.gz: {exc}") from exc
-    if raw is None:
-        raise ModelError(f"the artifact has no {MANIFEST}")
-    manifest = decode(ModelManifest, raw)
-    for name, expected in manifest.files.items():
-        if name not in found:
-            raise ModelError(f"the artifact lacks {name}, which its manifest lists")
-        if found[name] != expected:
-            raise IntegrityError(name, expected, found[name])
-    if unknown := sorted(found.keys() - manifest.files.keys()):
-        raise ModelError(f"the artifact holds {unknown[0]}, which its manifest does not know")
-    return manifest
+    return verified(raw, found, "the artifact")

@@ -14,12 +14,11 @@ from msgspec import Meta
 from functions.routing.router import Router
 from shared.contracts import Cloud, Endpoint, RouteTable
 from shared.errors import InvalidInputError, NoEndpointError, OpportuneError, UnavailableError
+from shared.headers import TIMEOUT_HEADER
 from shared.ports import Clock, InferenceClient
 
 log = logging.getLogger("opportune.functions.inference")
 
-#: tells the endpoint when the answer is of no use any more, in seconds from now
-TIMEOUT_HEADER: Final = "X-Opportune-Timeout"
 #: share of the remaining time the first endpoint gets while another could still be asked
 FIRST_SHARE: Final = 0.6
 #: with less time than this left, another attempt could not succeed

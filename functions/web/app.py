@@ -34,14 +34,13 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from functions.routing.inference import Inference
 from shared.contracts import job_id_for
 from shared.errors import BodyTooLargeError, InvalidInputError, NotFoundError, OpportuneError
+from shared.headers import requested_timeout_s
 from shared.ports import Clock
 from shared.records import State
 from shared.settings import Settings
 
 log = logging.getLogger("opportune.functions.web")
 
-#: how long the caller may give us, in milliseconds from now
-DEADLINE_HEADER: Final = "X-Opportune-Deadline-Ms"
 _TRACEPARENT: Final = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 _RETRY_AFTER_S: Final = 1
 #: where msgspec names the culprit
@@ -193,12 +192,8 @@ def _body() -> dict[str, Any]:
 
 
 def _deadline_s(settings: Settings) -> float:
-    raw = request.headers.get(DEADLINE_HEADER)
-    if raw is None:
-        return settings.request_timeout_seconds
-    if not raw.isascii() or not raw.isdigit() or int(raw) == 0:
-        raise InvalidInputError(f"header {DEADLINE_HEADER} is {raw!r}; allowed: a whole number > 0")
-    return min(int(raw) / 1000.0, settings.request_timeout_seconds)
+    given = requested_timeout_s(request.headers.get)
+    return settings.request_timeout_seconds if given is None else min(given, settings.request_timeout_seconds)
 
 
 def _whole_number(name: str, default: int, most: int) -> int:

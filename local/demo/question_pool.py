@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from local.demo.scenario import DRIFT_SPAN, Pool, PoolItem
-from training_containers.finetune.data.source import Question, load_questions
+from training_containers.finetune.data.question_sources import Question, load_questions
 
 #: a drift needs about this long to be noticed, trained on and recovered from
 MINUTES_PER_DRIFT: Final = 34.0

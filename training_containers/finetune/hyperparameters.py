@@ -1,4 +1,4 @@
-"""What a training job may be told, as strings (SageMaker and Azure ML both pass only strings)."""
+"""Hyperparameters of a training job, from strings (SageMaker and Azure ML both pass only strings)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
     compile: bool = False  # torch.compile: pays on GPUs, in long runs
     processes: Annotated[int, Meta(ge=0)] = 0  # per machine; 0 = one per GPU
     # --- data
-    # instead of the data channel: builtin, squad, a question file, or datasets:NAME (see data.py)
+    # instead of the data channel: builtin, squad, a question file, or datasets:NAME (see data/question_sources.py)
     questions: str = ""
     # what may not be both taught and judged by; empty = record for feedback, question for `questions`
     held_out: Literal["", "question", "record"] = ""

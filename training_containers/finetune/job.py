@@ -6,10 +6,9 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -26,11 +25,11 @@ from training_containers.finetune.loop.evaluation import evaluate
 from training_containers.finetune.loop.hardware import Hardware, pick
 from training_containers.finetune.loop.interruption import InterruptedTrainingError, Interruption
 from training_containers.finetune.loop.trainer import Outcome, Plan, fit, quiet
-from training_containers.finetune.model import load_model, resolve_base, save_model_files
 from training_containers.finetune.push import push_metrics
+from training_containers.finetune.torch_model import load_model, resolve_base, save_model_files
 from training_containers.finetune.tracking import track
 from training_containers.model.artifact import find_model, hash_files, model_version_for, sha256_of, write_manifest
-from training_containers.model.precision import add_int8
+from training_containers.model.engines.precision import add_int8
 from training_containers.model.prompt import prompt_for
 
 log = logging.getLogger(__name__)
@@ -53,10 +52,13 @@ class Folders(NamedTuple):
     checkpoints: Path
 
 
-def run_job(folders: Folders, hyper: Hyperparameters, interruption: Interruption) -> ModelManifest | None:
+def run_job(
+    folders: Folders, hyper: Hyperparameters, interruption: Interruption, env: Mapping[str, str]
+) -> ModelManifest | None:
     """Fine-tune, evaluate candidate and serving model on the same fresh records, write the artifact.
 
-    Under torchrun all processes train and the first does the rest; the others return None.
+    Under torchrun all processes train and the first does the rest; the others return None. `env` is what torchrun, the
+    object stores' and MLflow's clients are configured by.
 
     Raises:
         InvalidInputError: data, parent or hyperparameters cannot be used.
@@ -74,10 +76,10 @@ def run_job(folders: Folders, hyper: Hyperparameters, interruption: Interruption
     split = split_by_time(pairs, hyper.eval_share, hyper.max_eval, unit)
     proof = held_out.prove(split.train, split.evaluation, unit)
     with tempfile.TemporaryDirectory() as scratch:
-        start = _starting_model(folders.parent, hyper, Path(scratch))
+        start = _starting_model(folders.parent, hyper, Path(scratch), env)
         model = load_model(start)
         hardware = pick(hyper.device, hyper.precision, model.config.n_embd)
-        with processes.group(hardware.cuda, hyper.max_seconds):
+        with processes.group(hardware.cuda, hyper.max_seconds, env):
             first = processes.rank() == 0
             serving = evaluate(start, split.evaluation, interruption.check) if first else None
             left_s = _TRAINING_SHARE * hyper.max_seconds - (time.time() - started_s)
@@ -117,7 +119,7 @@ def run_job(folders: Folders, hyper: Hyperparameters, interruption: Interruption
     checkpoint.discard(folders.checkpoints)
     if hyper.pushgateway_url:
         push_metrics(hyper.pushgateway_url, manifest, hyper.cloud)
-    track(manifest, hyper, os.environ)
+    track(manifest, hyper, env)
     facts = {
         "action": "trained",
         "model_version": manifest.model_version,
@@ -133,7 +135,7 @@ def run_job(folders: Folders, hyper: Hyperparameters, interruption: Interruption
     return manifest
 
 
-def _starting_model(parent: Path | None, hyper: Hyperparameters, scratch: Path) -> Path:
+def _starting_model(parent: Path | None, hyper: Hyperparameters, scratch: Path, env: Mapping[str, str]) -> Path:
     sealed = hyper.parent_version != "base"
     found = find_model(parent, scratch / "parent", sealed=sealed) if parent is not None and parent.exists() else None
     if found is not None:
@@ -143,7 +145,7 @@ def _starting_model(parent: Path | None, hyper: Hyperparameters, scratch: Path) 
             f"parent_version is {hyper.parent_version}, but {parent or 'no parent channel'} holds no model; "
             "pass its artifact, or parent_version base"
         )
-    return resolve_base(hyper.base_model, scratch)
+    return resolve_base(hyper.base_model, scratch, env)
 
 
 def _train(

@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -43,11 +43,12 @@ class FailureFile(AbstractContextManager["FailureFile"]):
 
 def train(args: argparse.Namespace) -> int:
     """Run the job. Exit codes: 0 done, 1 failed, 2 wrong input, 143 interrupted with a checkpoint."""
+    env = os.environ  # read here and nowhere else in a training process
     interruption = Interruption()
     interruption.install()
     log_json(action="train")
     try:
-        return _azureml(args, interruption) if args.data else _sagemaker(interruption)
+        return _azureml(args, env, interruption) if args.data else _sagemaker(env, interruption)
     except InterruptedTrainingError as exc:
         log.warning(str(exc), extra={"action": "interrupted"})
         return EXIT_INTERRUPTED
@@ -62,32 +63,33 @@ def train(args: argparse.Namespace) -> int:
         return 1
 
 
-def _sagemaker(interruption: Interruption) -> int:
-    root = Path(os.environ.get("OPPORTUNE_ML_ROOT", "/opt/ml"))
+def _sagemaker(env: Mapping[str, str], interruption: Interruption) -> int:
+    root = Path(env.get("OPPORTUNE_ML_ROOT", "/opt/ml"))
     with FailureFile(root / "output/failure"):
         hyper = sagemaker_hyperparameters(root)
-        code = run_processes(sagemaker_machines(root), hyper.processes, os.environ, interruption)
+        code = run_processes(sagemaker_machines(root), hyper.processes, env, interruption)
         if code is not None:
             return code
         log_json(trace_id=hyper.trace_id, job_id=hyper.job_id, service=hyper.service)
         from training_containers.finetune.layouts import train_sagemaker  # torch: seconds, so not before a wrong input
 
-        train_sagemaker(root, hyper, interruption)
+        train_sagemaker(root, hyper, env, interruption)
     return 0
 
 
-def _azureml(args: argparse.Namespace, interruption: Interruption) -> int:
+def _azureml(args: argparse.Namespace, env: Mapping[str, str], interruption: Interruption) -> int:
     if not args.model or not args.checkpoints:
         raise InvalidInputError("--data needs --model and --checkpoints beside it")
-    hyper = azureml_hyperparameters(args.hyperparameter, os.environ)
-    code = run_processes(azureml_machines(os.environ), hyper.processes, os.environ, interruption)
+    hyper = azureml_hyperparameters(args.hyperparameter, env)
+    code = run_processes(azureml_machines(env), hyper.processes, env, interruption)
     if code is not None:
         return code
     log_json(trace_id=hyper.trace_id, job_id=hyper.job_id, service=hyper.service)
     from training_containers.finetune.job import Folders
     from training_containers.finetune.layouts import train_azureml
 
-    train_azureml(Folders(args.data, args.parent, args.model, args.checkpoints), hyper, interruption)
+    folders = Folders(args.data, args.parent, args.model, args.checkpoints)
+    train_azureml(folders, hyper, env, interruption)
     return 0
 
 
@@ -95,7 +97,7 @@ def make_base(args: argparse.Namespace) -> int:
     """Make the small base model. Exit codes: 0 done, 2 wrong input."""
     log_json(action="make-base")
     try:
-        from training_containers.finetune.base import make_base as make
+        from training_containers.finetune.make_base import make_base as make
 
         make(args.out, questions=args.questions, first=args.first, epochs=args.epochs, seed=args.seed)
     except InvalidInputError as exc:

@@ -1,4 +1,4 @@
-"""Metrics of a training job that is gone before Prometheus could scrape it."""
+"""Push of a training job's metrics to a Pushgateway: it is gone before Prometheus could scrape it."""
 
 from __future__ import annotations
 

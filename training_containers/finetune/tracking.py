@@ -1,4 +1,4 @@
-"""The finished job as an MLflow run, when MLFLOW_TRACKING_URI is set."""
+"""MLflow tracking: the finished job as a run, when MLFLOW_TRACKING_URI is set."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from shared.artifact import MANIFEST
 from shared.contracts import Metrics, ModelManifest, encode
 from training_containers.finetune.hyperparameters import Hyperparameters, as_strings
-from training_containers.model.artifact import MANIFEST
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,4 +1,4 @@
-"""Model artifacts: a folder of files that its manifest vouches for, or the same as `model.tar.gz`.
+"""Model artifacts: a folder of files with a manifest of their hashes, or the same packed as `model.tar.gz`.
 
 Only data formats (JSON, safetensors, ONNX), never pickle. Needs neither torch nor transformers.
 """
@@ -12,10 +12,10 @@ import tarfile
 from pathlib import Path
 from typing import Final
 
-from shared.contracts import ModelManifest, decode, encode
-from shared.errors import ContractError, IntegrityError, ModelError
+from shared.artifact import MANIFEST, verified
+from shared.contracts import ModelManifest, encode
+from shared.errors import ModelError
 
-MANIFEST: Final = "manifest.json"
 ARCHIVE: Final = "model.tar.gz"
 
 #: an archive that unpacks to more than this is not one of ours
@@ -49,23 +49,10 @@ def verify(folder: Path) -> ModelManifest:
 
     Raises:
         IntegrityError: a file's content differs.
-        ModelError: no or a wrong manifest, a file missing, or a file that the manifest does not know.
+        ModelError: no or a wrong manifest, a file missing, or a file that the manifest does not list.
     """
-    try:
-        manifest = decode(ModelManifest, (folder / MANIFEST).read_bytes())
-    except FileNotFoundError as exc:
-        raise ModelError(f"{folder}: no {MANIFEST}; this is not a model artifact") from exc
-    except ContractError as exc:
-        raise ModelError(f"{folder / MANIFEST}: {exc}") from exc
-    found = hash_files(folder)
-    for name, expected in manifest.files.items():
-        if name not in found:
-            raise ModelError(f"{folder}: {name} is missing, the manifest lists it")
-        if found[name] != expected:
-            raise IntegrityError(name, expected, found[name])
-    if unknown := sorted(found.keys() - manifest.files.keys()):
-        raise ModelError(f"{folder}: {unknown[0]} is not in the manifest; refusing to load it")
-    return manifest
+    manifest = folder / MANIFEST
+    return verified(manifest.read_bytes() if manifest.exists() else None, hash_files(folder), str(folder))
 
 
 def pack(folder: Path, archive: Path) -> None:

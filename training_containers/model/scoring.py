@@ -1,4 +1,4 @@
-"""How good an answer is: BLEU-1, exact match and F1, each in [0, 1]. Shared by evaluation and live feedback.
+"""Scores of an answer: BLEU-1, exact match and F1, each in [0, 1]. Shared by evaluation and live feedback.
 
 Nothing is downloaded at run time and torch is not needed, so the serving container scores with the same code.
 nltk takes about a second to import, so the first call pays for it; call `bleu1("", ("",))` early to pay in advance.

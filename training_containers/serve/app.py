@@ -1,4 +1,4 @@
-"""The Flask app: parse, one call, map errors. Every answer is JSON, but for /metrics.
+"""HTTP routes of the serving container (Flask): parse, one call, map errors. Every answer is JSON, but for /metrics.
 
 | route | what |
 |---|---|
@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import hmac
 import logging
-import math
 import re
 import uuid
 from collections.abc import Callable
@@ -27,10 +26,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
 
 from shared.contracts import new_trace_id
-from shared.errors import OpportuneError
+from shared.errors import InvalidInputError, OpportuneError
+from shared.headers import requested_timeout_s
 from training_containers.serve.batcher import QueueFullError
 from training_containers.serve.bodies import Feedback, FieldError, LoadModel, Predict, labelled, parse
-from training_containers.serve.registry import State
+from training_containers.serve.model_registry import State
 from training_containers.serve.service import Service, http_status
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def create_app(
         known = ids()
         try:
             body, limit_s = parse(Predict, request.get_data()), _timeout_s(timeout_s)
-        except FieldError:
+        except InvalidInputError:
             service.metrics.request(None, 400, 0.0)
             raise
         answered = service.predict(body, limit_s, known)
@@ -170,17 +170,9 @@ def _trace_id() -> str:
 
 
 def _timeout_s(default_s: float) -> float:
-    """The caller's deadline (X-Opportune-Timeout, seconds from now), at most a minute."""
-    given = _header("X-Opportune-Timeout")
-    if given is None:
-        return default_s
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise FieldError(f"header X-Opportune-Timeout is {given!r}; allowed: a number of seconds > 0")
-    return min(seconds, _MAX_TIMEOUT_S)
+    """Seconds the caller waits, at most a minute."""
+    given = requested_timeout_s(_header)
+    return default_s if given is None else min(given, _MAX_TIMEOUT_S)
 
 
 def _header(name: str) -> str | None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from shared.errors import UnavailableError
-from training_containers.model.text import Answer, Engine
+from training_containers.model.engines.protocol import Answer, Engine
 
 log = logging.getLogger(__name__)
 

@@ -18,13 +18,13 @@ from shared.contracts import CLOUDS
 from shared.errors import ConfigurationError, InvalidInputError, ModelError, OpportuneError
 from shared.logs import log_json
 from shared.settings import Settings
-from training_containers.model.precision import DEFAULT_BOUND, Wanted, load_engine
+from training_containers.model.engines.precision import DEFAULT_BOUND, Wanted, load_engine
 from training_containers.model.prompt import MAX_NEW_TOKENS
 from training_containers.model.scoring import bleu1
 from training_containers.serve.app import create_app
-from training_containers.serve.feedback import FeedbackWriter, Sink, open_sink
+from training_containers.serve.feedback_store import FeedbackWriter, Sink, open_sink
 from training_containers.serve.metrics import ServingMetrics, Snapshot
-from training_containers.serve.registry import Registry
+from training_containers.serve.model_registry import Registry
 from training_containers.serve.scores import RollingScores
 from training_containers.serve.server import Server, bind
 from training_containers.serve.service import Service
@@ -80,6 +80,10 @@ def parse_arguments(argv: Sequence[str], env: Mapping[str, str]) -> tuple[argpar
     add("feedback-store", "", "dir:PATH, s3://bucket/prefix or azure-blob:container/prefix; empty: not stored")
     add("feedback-seconds", 5.0, "labelled pairs are written this often", float)
     add("feedback-pairs", 64, "or when so many are waiting", int)
+    # no options: a token on a command line can be read by others, and the folder is prometheus_client's own
+    parser.set_defaults(
+        admin_token=env.get("OPPORTUNE_ADMIN_TOKEN", ""), multiprocess_dir=env.get("PROMETHEUS_MULTIPROC_DIR", "")
+    )
     options = parser.parse_args(list(argv))
     if options.cloud not in CLOUDS:
         raise ConfigurationError("--cloud", options.cloud, ", ".join(CLOUDS))
@@ -130,7 +134,7 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
     app = create_app(
         service,
         cloud=options.cloud,
-        admin_token=os.environ.get("OPPORTUNE_ADMIN_TOKEN", ""),
+        admin_token=options.admin_token,
         timeout_s=settings.request_timeout_seconds,
         max_body_bytes=settings.max_body_bytes,
         draining=lambda: server is not None and server.stopping,
@@ -181,6 +185,7 @@ def build_service(options: argparse.Namespace, sink: Sink | None) -> Service:
         options.service,
         options.cloud,
         lambda: Snapshot(scores.totals(), registry.active, registry.depth, registry.engines()),
+        Path(options.multiprocess_dir) if options.multiprocess_dir else None,
     )
     writer = None
     if sink is not None:

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes from a serving process.
+"""Prometheus metrics of a serving process.
 
 | metric | kind | labels beside service, cloud |
 |---|---|---|
@@ -35,7 +35,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from training_containers.model.text import usable_cores
+from training_containers.model.engines.text import usable_cores
 from training_containers.serve.scores import Totals
 
 _BUCKETS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.4, 0.6, 1.0, 1.5, 2.5, 5.0, 10.0)
@@ -54,9 +54,11 @@ class Snapshot(NamedTuple):
 class ServingMetrics:
     """Counters to increment, and the page to scrape."""
 
-    def __init__(self, service: str, cloud: str, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(
+        self, service: str, cloud: str, snapshot: Callable[[], Snapshot], multiprocess_dir: Path | None = None
+    ) -> None:
+        """`multiprocess_dir` is PROMETHEUS_MULTIPROC_DIR, which prometheus_client itself reads when it is imported."""
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         registry = CollectorRegistry()
         own, by_version = ["service", "cloud"], ["service", "cloud", "model_version"]
         self._labels = (service, cloud)
@@ -73,14 +75,14 @@ class ServingMetrics:
         )
         self._failures = Counter("llm_feedback_put_failures", "Failed writes to the store.", own, registry=registry)
         self._dropped = Counter("llm_feedback_dropped", "Pairs given up, the buffer was full.", own, registry=registry)
-        gauges = _Gauges(service, cloud, snapshot, Path(folder) if folder else None)
-        if folder is None:
+        gauges = _Gauges(service, cloud, snapshot, multiprocess_dir)
+        if multiprocess_dir is None:
             registry.register(gauges)
             self._page = registry
         else:
             self._page = CollectorRegistry()
             self._page.register(gauges)  # first: it clears dead processes away
-            MultiProcessCollector(self._page)  # type: ignore[no-untyped-call]
+            MultiProcessCollector(self._page, str(multiprocess_dir))  # type: ignore[no-untyped-call]
 
     def request(self, version: str | None, status: int, latency_s: float, tokens: int = 0) -> None:
         """Count one prediction request; `version` None when no model was reached."""
@@ -174,7 +176,7 @@ class _Gauges(Collector):
             pid = int(path.stem.removeprefix("opportune_"))
             if not psutil.pid_exists(pid):
                 path.unlink(missing_ok=True)
-                mark_process_dead(pid)  # type: ignore[no-untyped-call]
+                mark_process_dead(pid, str(self._shared_dir))  # type: ignore[no-untyped-call]
             elif pid != os.getpid():
                 scores, active, depth, engines = json.loads(path.read_text())
                 found[pid] = Snapshot({v: Totals(*t) for v, t in scores.items()}, active, depth, engines)

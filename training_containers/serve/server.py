@@ -1,4 +1,4 @@
-"""waitress around the app: listens at once, and on stop finishes every request it has taken."""
+"""HTTP server (waitress) around the app: listens at once, and on stop finishes every request it has taken."""
 
 from __future__ import annotations
 
@@ -75,8 +75,10 @@ class Server:
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # the queue has its own gauge
         self._drain_s = drain_s
         self._stopping = threading.Event()
+        self._sockets: dict[int, Any] = {}  # file descriptor -> what waitress does with it
         self._server: Any = waitress.create_server(
             app,
+            map=self._sockets,
             sockets=[listening],
             threads=threads,
             connection_limit=4096,
@@ -116,11 +118,10 @@ class Server:
         if left:
             log.error("requests cut off", extra={"action": "stop", "requests": left})
         self._server.task_dispatcher.shutdown()
-        self._server.asyncore.close_all(self._server._map)
+        self._server.asyncore.close_all(self._sockets)
 
     def _poll(self, timeout_s: float) -> None:
-        server = self._server
-        server.asyncore.loop(timeout=timeout_s, map=server._map, use_poll=True, count=1)
+        self._server.asyncore.loop(timeout=timeout_s, map=self._sockets, use_poll=True, count=1)
 
     def _busy(self) -> int:
         """Connections with a request in work, half received, or with an answer not yet sent."""

@@ -1,4 +1,4 @@
-"""What the serving routes do, without HTTP: answer, take feedback, count, log."""
+"""Serving use cases without HTTP: answer a question, take feedback, count, log."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from training_containers.model.prompt import MAX_NEW_TOKENS, prompt_for
 from training_containers.model.scoring import bleu1, exact_match
 from training_containers.serve.batcher import DeadlineExceededError, QueueFullError
 from training_containers.serve.bodies import Feedback, FieldError, Predict
-from training_containers.serve.feedback import FeedbackWriter
+from training_containers.serve.feedback_store import FeedbackWriter
 from training_containers.serve.metrics import ServingMetrics
-from training_containers.serve.registry import Registry
+from training_containers.serve.model_registry import Registry
 from training_containers.serve.scores import RollingScores
 
 log = logging.getLogger(__name__)

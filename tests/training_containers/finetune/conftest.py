@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from shared.artifact import MANIFEST
 from shared.contracts import FeedbackPair, encode
-from training_containers.finetune.data.source import Question, load_questions
-from training_containers.model.artifact import MANIFEST
+from training_containers.finetune.data.question_sources import Question, load_questions
 
 #: how many of the oldest builtin questions the base model knows
 KNOWN = 48

@@ -15,10 +15,10 @@ import pytest
 
 from shared.contracts import ModelManifest, decode
 from shared.errors import IntegrityError, InvalidInputError, ModelError
-from training_containers.finetune.base import make_base
 from training_containers.finetune.hyperparameters import parse_hyperparameters
 from training_containers.finetune.job import Folders, run_job
 from training_containers.finetune.loop.interruption import InterruptedTrainingError, Interruption
+from training_containers.finetune.make_base import make_base
 from training_containers.model import artifact
 
 MakeJob = Callable[..., Path]
@@ -29,7 +29,7 @@ def train_here(root: Path, interruption: Interruption | None = None, **hyperpara
     """The job of `root` in this process: seconds less than a fresh interpreter with torch."""
     raw = json.loads((root / "input/config/hyperparameters.json").read_text()) | hyperparameters
     folders = Folders(root / "input/data/training", root / "input/data/parent", root / "model", root / "checkpoints")
-    manifest = run_job(folders, parse_hyperparameters(raw), interruption or Interruption())
+    manifest = run_job(folders, parse_hyperparameters(raw), interruption or Interruption(), os.environ)
     assert manifest is not None
     return manifest
 

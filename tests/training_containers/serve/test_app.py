@@ -14,13 +14,13 @@ import pytest
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from training_containers.model.onnx_gpt2 import OnnxEngine
+from training_containers.model.engines.onnx_gpt2 import OnnxEngine
+from training_containers.model.engines.protocol import Answer
 from training_containers.model.prompt import prompt_for
-from training_containers.model.text import Answer
 from training_containers.serve.app import create_app
-from training_containers.serve.feedback import DirectorySink, FeedbackWriter
+from training_containers.serve.feedback_store import DirectorySink, FeedbackWriter
 from training_containers.serve.metrics import ServingMetrics, Snapshot
-from training_containers.serve.registry import Registry
+from training_containers.serve.model_registry import Registry
 from training_containers.serve.scores import RollingScores
 from training_containers.serve.service import Service
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from shared.errors import InvalidInputError, ModelError
-from training_containers.model.onnx_gpt2 import OnnxEngine
-from training_containers.model.text import Answer, Bits
+from training_containers.model.engines.onnx_gpt2 import OnnxEngine
+from training_containers.model.engines.protocol import Answer, Bits
 from training_containers.serve.batcher import Batcher, ClosedError, DeadlineExceededError, QueueFullError
 
 

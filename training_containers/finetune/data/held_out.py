@@ -1,4 +1,4 @@
-"""The proof that nothing was judged by what it was taught, and the file that lets others check it."""
+"""Train/evaluation leakage check, and `held_out.json`, the hashes by which others can repeat it."""
 
 from __future__ import annotations
 

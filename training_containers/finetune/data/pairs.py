@@ -1,4 +1,4 @@
-"""The labelled pairs of a job: read from the data channel, split by time, de-duplicated."""
+"""Training data of a job: labelled pairs, read from the data channel, split by time, de-duplicated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from shared.contracts import FeedbackPair, decode, encode
 from shared.errors import ContractError, InvalidInputError
 from training_containers.finetune.data.held_out import Unit, question_key
-from training_containers.finetune.data.source import load_questions, read_lines
+from training_containers.finetune.data.question_sources import load_questions, read_lines
 
 #: fewer labelled pairs than this cannot be split into something to learn and something to judge by
 MIN_PAIRS: Final = 8

@@ -1,4 +1,4 @@
-"""What every source of questions gives."""
+"""A question with its answers and date, as every source of questions gives it."""
 
 from __future__ import annotations
 

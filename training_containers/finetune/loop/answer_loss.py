@@ -1,4 +1,4 @@
-"""The loss of a GPT-2 on answers, and on their questions where that is wanted."""
+"""Cross-entropy loss of a GPT-2 on answer tokens, and on question tokens where that is wanted."""
 
 from __future__ import annotations
 

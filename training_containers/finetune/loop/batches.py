@@ -1,4 +1,4 @@
-"""Which examples make up a step, and which part of them this process computes."""
+"""Batch sampler: which examples make up a step, and which part of them this process computes."""
 
 from __future__ import annotations
 

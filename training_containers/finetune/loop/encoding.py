@@ -1,4 +1,4 @@
-"""Pairs as token ids: the prompt serving uses, then the answer; only the answer is learnt."""
+"""Tokenization of training pairs: the prompt serving uses, then the answer; only the answer is learnt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answer quality on an evaluation set, measured with the engine that serves."""
+"""Evaluation: answer quality on a set of labelled pairs, measured with the engine that serves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rouge_score.tokenizers import DefaultTokenizer
 
 from shared.contracts import FeedbackPair, Metrics
 from shared.errors import InvalidInputError
-from training_containers.model.onnx_gpt2 import OnnxEngine
+from training_containers.model.engines.onnx_gpt2 import OnnxEngine
 from training_containers.model.prompt import MAX_NEW_TOKENS, prompt_for
 from training_containers.model.scoring import bleu1, exact_match, f1
 

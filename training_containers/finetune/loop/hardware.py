@@ -1,4 +1,4 @@
-"""What a job computes on, and in which precision."""
+"""Device and precision of a training job: CPU or CUDA, fp32 or bf16."""
 
 from __future__ import annotations
 
@@ -36,5 +36,6 @@ def pick(device: Device, precision: Precision, width: int) -> Hardware:
     if cuda:
         return Hardware(cuda, torch.cuda.is_bf16_supported())
     # a CPU that does not multiply bf16 itself emulates it, many times slower than fp32
-    multiplies = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    found = torch.cpu.get_capabilities()
+    multiplies = bool(found.get("amx_tile") or found.get("avx512_bf16"))
     return Hardware(cuda, width >= _BF16_WIDTH and multiplies)

@@ -1,4 +1,4 @@
-"""SIGTERM as a request: the spot machine goes away in two minutes, finish what makes a resume possible."""
+"""Spot interruption: SIGTERM as a request to stop at the next point from which the job can resume."""
 
 from __future__ import annotations
 

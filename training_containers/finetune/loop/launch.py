@@ -1,4 +1,4 @@
-"""One process per GPU and machine: the `train` command starts itself again under torchrun where that is needed."""
+"""Launch of distributed training: `train` starts itself again under torchrun, one process per GPU and machine."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def run_processes(machines: Machines, processes: int, env: Mapping[str, str], in
     )
     log.info("starting processes", extra={"action": "launch", "per_machine": per_machine, "machines": machines.total})
     child = subprocess.Popen([*command, "-m", "training_containers", *sys.argv[1:]])
-    told = False
+    handed_on = False
     while child.poll() is None:
-        if interruption.requested() and not told:
+        if interruption.requested() and not handed_on:
             child.terminate()  # torchrun passes it on to its processes
-            told = True
+            handed_on = True
         time.sleep(_POLL_S)
-    return EXIT_INTERRUPTED if told and child.returncode else child.returncode
+    return EXIT_INTERRUPTED if handed_on and child.returncode else child.returncode

@@ -1,10 +1,9 @@
-"""Several processes that train one model together, as torchrun starts them. Alone, everything here costs nothing."""
+"""Distributed training: the processes torchrun starts, which train one model. Alone, everything here costs nothing."""
 
 from __future__ import annotations
 
 import datetime as dt
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -12,16 +11,16 @@ from torch import distributed
 
 
 @contextmanager
-def group(cuda: bool, timeout_s: float) -> Iterator[None]:
-    """Join the group that torchrun's environment describes, and leave it at the end.
+def group(cuda: bool, timeout_s: float, env: Mapping[str, str]) -> Iterator[None]:
+    """Join the process group that torchrun's environment `env` describes, and leave it at the end.
 
     `timeout_s` is how long one process may keep the others waiting, for example while it evaluates.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if int(env.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(int(env["LOCAL_RANK"]))
     # flags and counts always travel over gloo, gradients over the backend of the device they are on
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     distributed.init_process_group(backend, timeout=dt.timedelta(seconds=timeout_s))

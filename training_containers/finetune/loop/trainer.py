@@ -35,6 +35,7 @@ from transformers import (
 )
 
 from shared.errors import ModelError
+from training_containers.compat import TrainerCheckpoints
 from training_containers.finetune.loop import checkpoint, processes
 from training_containers.finetune.loop.answer_loss import AnswerLoss, mean_loss
 from training_containers.finetune.loop.batches import Batches, share
@@ -97,7 +98,7 @@ class Progress:
         vars(self).update(json.loads((folder / _PROGRESS).read_text())["progress"])
 
 
-class AnswerTrainer(Trainer):
+class AnswerTrainer(TrainerCheckpoints, Trainer):
     """Trains a GPT-2 on the answers of `examples`; the losses it reports are of answers alone."""
 
     def __init__(
@@ -171,7 +172,8 @@ class AnswerTrainer(Trainer):
 
     # --- checkpoints: the Trainer's hooks, without its pickles
 
-    def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint of the present step, in the first process."""
         self.gather_loss()
         if processes.rank() == 0:
             checkpoint.save(self.plan.checkpoints, self.state.global_step, self.plan.fingerprint, self._write)
@@ -190,28 +192,24 @@ class AnswerTrainer(Trainer):
         (folder / _PROGRESS).write_text(json.dumps(facts))
         self.state.save_to_json(str(folder / _STATE))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        folder = Path(resume_from_checkpoint)
+    def load_weights(self, folder: Path) -> None:
+        """Read the model of a checkpoint, and the best one so far."""
         load_model(self.network, str(folder / _MODEL))
         if (folder / _BEST).exists():
             self.best = copy.deepcopy(self.network)
             load_model(self.best, str(folder / _BEST))
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
-            return
-        self.lr_scheduler.load_state_dict(json.loads((Path(checkpoint) / _PROGRESS).read_text())["scheduler"])
+    def load_optimizer(self, folder: Path) -> None:
+        """Read optimizer and learning rate schedule of a checkpoint."""
+        self.lr_scheduler.load_state_dict(json.loads((folder / _PROGRESS).read_text())["scheduler"])
         state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, tensor in load_file(str(Path(checkpoint) / _OPTIMIZER)).items():
+        for key, tensor in load_file(str(folder / _OPTIMIZER)).items():
             index, _, name = key.partition(".")
             state.setdefault(int(index), {})[name] = tensor
         groups = self.optimizer.state_dict()["param_groups"]
         for group, rate in zip(groups, self.lr_scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Nothing to load: _Watch seeds every step."""
 
 
 class _Watch(TrainerCallback):
@@ -315,7 +313,7 @@ def fit(
             trainer.progress.why = _RUNNING
             trainer.train(resume_from_checkpoint=str(found.folder))
         else:
-            trainer._load_from_checkpoint(str(found.folder))
+            trainer.load_weights(found.folder)
             trainer.state.global_step = found.step
     if trainer.best is not None:
         model.load_state_dict(trainer.best.state_dict())

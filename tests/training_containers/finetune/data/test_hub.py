@@ -4,7 +4,7 @@ import datasets
 import pytest
 
 from shared.errors import InvalidInputError
-from training_containers.finetune.data.source import load_questions
+from training_containers.finetune.data.question_sources import load_questions
 
 SQUAD_ROWS = [
     {"question": "Which port?", "answers": {"text": ["Skarn", "Skarn"], "answer_start": [1, 9]}, "title": "Ports"},

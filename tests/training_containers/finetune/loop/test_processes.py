@@ -58,7 +58,7 @@ def test_two_processes_make_the_model_of_one_and_resume_after_sigterm(
     resumed = start_train(two)
     raw = json.loads((one / "input/config/hyperparameters.json").read_text())
     folders = Folders(one / "input/data/training", None, one / "model", one / "checkpoints")
-    run_job(folders, parse_hyperparameters(raw), Interruption())
+    run_job(folders, parse_hyperparameters(raw), Interruption(), os.environ)
     out, err = resumed.communicate(timeout=250)
     assert resumed.returncode == 0, err
     assert out.count('"action": "trained"') == 1, "more than one process wrote the artifact"

@@ -11,7 +11,7 @@ from training_containers.finetune.loop.answer_loss import AnswerLoss, mean_loss
 from training_containers.finetune.loop.encoding import IGNORE, Example, collate, encode_pairs, load_tokenizer
 from training_containers.finetune.loop.hardware import Hardware, pick
 from training_containers.finetune.loop.trainer import Plan, fit
-from training_containers.finetune.model import load_model
+from training_containers.finetune.torch_model import load_model
 
 
 def examples(base_model: Path, answer: str | None = None) -> list[Example]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import InvalidInputError
-from training_containers.finetune.data.source import load_questions
+from training_containers.finetune.data.question_sources import load_questions
 
 SQUAD = {
     "data": [

@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from shared.errors import ModelError
-from training_containers.model.export import export_onnx, read_config
-from training_containers.model.onnx_gpt2 import OnnxEngine
+from training_containers.model.engines.gpt2_graph import export_onnx, read_config
+from training_containers.model.engines.onnx_gpt2 import OnnxEngine
 
 PROMPTS = ["question: who wrote hamlet? answer:", "the"]
 

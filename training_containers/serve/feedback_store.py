@@ -1,4 +1,4 @@
-"""Labelled pairs on their way into the training data store: JSONL shards in a folder, S3 or Azure Blob."""
+"""Feedback store: labelled pairs, written as JSONL shards for training into a folder, S3 or Azure Blob."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from shared.contracts import ModelManifest
 from training_containers.model.artifact import hash_files, write_manifest
-from training_containers.model.int8 import export_int8
+from training_containers.model.engines.int8 import export_int8
 from training_containers.model.prompt import prompt_for
 
 LINES = [
@@ -125,7 +125,7 @@ def trained(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> 
     import torch
     from transformers import GPT2LMHeadModel
 
-    from training_containers.model.onnx_gpt2 import OnnxEngine
+    from training_containers.model.engines.onnx_gpt2 import OnnxEngine
 
     folder = make_model(tmp_path_factory.mktemp("trained"), seed=5)
     engine = OnnxEngine(folder)

@@ -1,4 +1,4 @@
-"""Model versions of one process: loaded side by side, swapped atomically, unloaded when their last request ends."""
+"""Model registry of one process: versions loaded side by side, swapped atomically, unloaded with their last request."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from shared.artifact import MANIFEST
 from shared.contracts import ModelManifest
 from shared.errors import ConflictError, InvalidInputError, ModelError, NotFoundError, OpportuneError, UnavailableError
-from training_containers.model.artifact import MANIFEST, unpack, verify
-from training_containers.model.text import Engine
+from training_containers.model.artifact import unpack, verify
+from training_containers.model.engines.protocol import Engine
 from training_containers.serve.batcher import Batcher
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""A GPT-2 directory as an ONNX graph for greedy decoding: fp32, key-value cache, argmax inside.
+"""ONNX export of GPT-2: a model directory as a graph for greedy decoding, fp32, key-value cache, argmax inside.
 
 The graph is written node by node instead of traced, so it needs neither torch nor transformers and takes
 milliseconds. Its weights are *references into* `model.safetensors` (ONNX external data), so an artifact holds every

@@ -1,4 +1,4 @@
-"""The 8-bit engine: the fp32 engine's graph with its matrices in blocks of 8-bit integers, a quarter of the reading.
+"""Int8 inference engine: the fp32 engine's graph with its matrices in blocks of bytes, a quarter of the reading.
 
 256 weights share a scale, and so do 256 activations of one token, which ONNX Runtime's MatMulNBits quantises on the
 way: nothing of a token's is shared with another's, so an answer does not depend on its batch mates. Its kernels take
@@ -16,9 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import ModelError
-from training_containers.model.export import MICROSOFT, WEIGHTS, Builder, Gpt2Config, read_config, read_header
-from training_containers.model.onnx_gpt2 import OnnxEngine
-from training_containers.model.text import Bits
+from training_containers.model.engines.gpt2_graph import (
+    MICROSOFT,
+    WEIGHTS,
+    Builder,
+    Gpt2Config,
+    read_config,
+    read_header,
+)
+from training_containers.model.engines.onnx_gpt2 import OnnxEngine
+from training_containers.model.engines.protocol import Bits
 
 INT8_GRAPH: Final = "model.int8.onnx"
 INT8_WEIGHTS: Final = "model.int8.safetensors"

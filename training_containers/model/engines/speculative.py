@@ -1,4 +1,4 @@
-"""fp32 answers to a lone request, drafted in 8 bits.
+"""Speculative decoding engine: fp32 answers to a lone request, drafted in 8 bits.
 
 One token after the other, a lone fp32 answer reads every weight for every token: memory decides how long it takes.
 Here the 8-bit engine, which reads a quarter, writes ahead, and one fp32 pass over all its words says how many were
@@ -14,8 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from training_containers.model.int8 import Int8Engine
-from training_containers.model.onnx_gpt2 import OnnxEngine
+from training_containers.model.engines.int8 import Int8Engine
+from training_containers.model.engines.onnx_gpt2 import OnnxEngine
 
 _SHORTEST: Final = 2
 _LONGEST: Final = 32

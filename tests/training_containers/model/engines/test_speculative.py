@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training_containers.model import precision
-from training_containers.model.int8 import INT8_GRAPH, INT8_WEIGHTS, export_int8
-from training_containers.model.onnx_gpt2 import OnnxEngine
-from training_containers.model.precision import Wanted, load_engine
-from training_containers.model.speculative import SpeculativeEngine
+from training_containers.model.engines import precision
+from training_containers.model.engines.int8 import INT8_GRAPH, INT8_WEIGHTS, export_int8
+from training_containers.model.engines.onnx_gpt2 import OnnxEngine
+from training_containers.model.engines.precision import Wanted, load_engine
+from training_containers.model.engines.speculative import SpeculativeEngine
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from shared.errors import ModelError
-from training_containers.model.int8 import Int8Engine
-from training_containers.model.precision import (
+from training_containers.model.engines.int8 import Int8Engine
+from training_containers.model.engines.precision import (
     PRECISION_FILE,
     Precision,
     Probe,

@@ -13,9 +13,9 @@ from shared.adapters.azure.objects import BlobObjects
 from shared.contracts import FeedbackPair, decode
 from shared.errors import IntegrityError, InvalidInputError
 from shared.ports import ObjectStore
-from training_containers.finetune.model import load_model, resolve_base
+from training_containers.finetune.torch_model import load_model, resolve_base
 from training_containers.model import artifact
-from training_containers.serve.feedback import FeedbackWriter, open_sink
+from training_containers.serve.feedback_store import FeedbackWriter, open_sink
 
 pytestmark = pytest.mark.xdist_group("clouds")
 

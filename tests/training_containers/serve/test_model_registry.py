@@ -14,9 +14,9 @@ import pytest
 
 from shared.errors import ConflictError, IntegrityError, InvalidInputError, ModelError, NotFoundError, UnavailableError
 from training_containers.model.artifact import pack
-from training_containers.model.int8 import Int8Engine
-from training_containers.model.onnx_gpt2 import OnnxEngine
-from training_containers.serve.registry import Registry, State
+from training_containers.model.engines.int8 import Int8Engine
+from training_containers.model.engines.onnx_gpt2 import OnnxEngine
+from training_containers.serve.model_registry import Registry, State
 
 PROMPTS = ["question: who wrote hamlet? answer:", "the quick", "a", "question: what is it? answer:"]
 

@@ -12,7 +12,7 @@ import pytest
 from shared.contracts import FeedbackPair, decode
 from shared.errors import ConfigurationError, UnavailableError
 from shared.settings import Settings
-from training_containers.serve.feedback import DirectorySink, FeedbackWriter, open_sink
+from training_containers.serve.feedback_store import DirectorySink, FeedbackWriter, open_sink
 
 
 class Counted:

@@ -1,26 +1,29 @@
-"""From a base model or a parent artifact to a torch model, and back to an artifact's files."""
+"""Loading and saving of the torch model: from a base model or a parent artifact, and back to an artifact's files."""
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import torch
 from transformers import GPT2LMHeadModel
 
+from shared.artifact import MANIFEST
 from shared.errors import InvalidInputError, ModelError
-from training_containers.finetune.objects import fetch_model, is_address
-from training_containers.model.artifact import MANIFEST, verify
-from training_containers.model.export import export_onnx
+from training_containers.finetune.model_download import fetch_model, is_address
+from training_containers.model.artifact import verify
+from training_containers.model.engines.gpt2_graph import export_onnx
 
 _TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def resolve_base(name: str, scratch: Path) -> Path:
+def resolve_base(name: str, scratch: Path, env: Mapping[str, str] = os.environ) -> Path:
     """The folder of a base model: `name` itself, or fetched from an object store or the Hugging Face hub.
 
-    What comes from a store goes into `scratch`; the hub has a cache of its own.
+    What comes from a store, with the credentials in `env`, goes into `scratch`; the hub has a cache of its own.
 
     Raises:
         InvalidInputError: neither a model folder nor an address or name that can be fetched.
@@ -29,7 +32,7 @@ def resolve_base(name: str, scratch: Path) -> Path:
     folder = Path(name)
     if is_address(name):
         folder = scratch / "base"
-        fetch_model(name, folder)
+        fetch_model(name, folder, env)
     if folder.is_dir():
         if (folder / MANIFEST).is_file():
             verify(folder)

@@ -1,4 +1,4 @@
-"""Questions with their answers, from a file or built in.
+"""Question-answering data sets: read from a file, the Hugging Face hub, or built in.
 
 | spec | what |
 |---|---|

@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from shared.errors import ModelError
-from training_containers.model.int8 import INT8_GRAPH, INT8_WEIGHTS, Int8Engine, export_int8, quantised
-from training_containers.model.onnx_gpt2 import OnnxEngine
+from training_containers.model.engines.int8 import INT8_GRAPH, INT8_WEIGHTS, Int8Engine, export_int8, quantised
+from training_containers.model.engines.onnx_gpt2 import OnnxEngine
 from training_containers.model.prompt import prompt_for
 
 
@@ -168,7 +168,8 @@ def test_a_full_disk_leaves_no_half_an_engine(make_model: Callable[..., Path], t
     folder = make_model(tmp_path / "m")
     # no file of this process may grow beyond a few bytes
     program = (
-        "import resource, sys; from pathlib import Path; from training_containers.model.int8 import export_int8;"
+        "import resource, sys; from pathlib import Path; "
+        "from training_containers.model.engines.int8 import export_int8; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); export_int8(Path(sys.argv[1]))"
     )
 
@@ -184,7 +185,7 @@ def test_a_full_disk_leaves_no_half_an_engine(make_model: Callable[..., Path], t
 def test_serving_in_8_bits_imports_neither_torch_nor_transformers(small_model: Path) -> None:
     program = (
         "import sys; from pathlib import Path; import training_containers.serve.main;"
-        "from training_containers.model.int8 import Int8Engine;"
+        "from training_containers.model.engines.int8 import Int8Engine;"
         f"Int8Engine(Path({str(small_model)!r})).generate(['hello'], 2);"
         "print(sorted({'torch', 'transformers', 'nltk', 'boto3', 'azure.storage.blob'} & set(sys.modules)))"
     )

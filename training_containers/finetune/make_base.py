@@ -1,4 +1,4 @@
-"""`make-base`: a GPT-2 small enough for a laptop, with a tokenizer of its own, that knows the first topic only."""
+"""The `make-base` command: a GPT-2 for a laptop, with a tokenizer of its own, that knows the first topic only."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from shared.contracts import FeedbackPair, ModelManifest
 from shared.errors import InvalidInputError
 from training_containers.finetune.data.pairs import digest
-from training_containers.finetune.data.source import Question, load_questions
+from training_containers.finetune.data.question_sources import Question, load_questions
 from training_containers.finetune.loop.encoding import encode_pairs, load_tokenizer
 from training_containers.finetune.loop.evaluation import evaluate
 from training_containers.finetune.loop.trainer import Plan, fit, quiet
-from training_containers.finetune.model import save_model_files
+from training_containers.finetune.torch_model import save_model_files
 from training_containers.model.artifact import hash_files, write_manifest
-from training_containers.model.precision import add_int8
+from training_containers.model.engines.precision import add_int8
 from training_containers.model.prompt import prompt_for
 
 log = logging.getLogger(__name__)

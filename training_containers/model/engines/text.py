@@ -1,4 +1,4 @@
-"""What every engine does around its network: prompts to token ids, the context's limit, token ids to answers."""
+"""Tokenization around an engine's network: prompts to token ids, the context's limit, token ids to answers."""
 
 from __future__ import annotations
 
@@ -6,37 +6,15 @@ import abc
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final
 
 from tokenizers import Tokenizer
 
 from shared.errors import InvalidInputError, ModelError
-from training_containers.model.export import WEIGHTS, read_config
+from training_containers.model.engines.gpt2_graph import WEIGHTS, read_config
+from training_containers.model.engines.protocol import Answer, Bits
 
 SMALL_MODEL_BYTES: Final = 40_000_000  # below this a second thread costs more than it brings
-
-Bits = Literal["fp32", "int8"]
-
-
-class Answer(NamedTuple):
-    """One generated answer."""
-
-    text: str
-    tokens: tuple[int, ...]  # without the end-of-text token
-    finished: bool  # the model ended it; False when max_new_tokens did
-
-
-class Engine(Protocol):
-    """Turns prompts into answers; one call at a time."""
-
-    precision: Bits
-    agreement: float | None  # share of evaluation answers equal to fp32's; None for fp32 itself
-
-    def check(self, prompt: str, max_new_tokens: int) -> None:
-        """Raises InvalidInputError when the prompt cannot be answered."""
-        ...
-
-    def generate(self, prompts: Sequence[str], max_new_tokens: int | Sequence[int]) -> list[Answer]: ...
 
 
 class TextEngine(abc.ABC):

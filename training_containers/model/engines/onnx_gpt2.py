@@ -1,4 +1,4 @@
-"""Greedy decoding with ONNX Runtime: numpy and tokenizers, no torch, no transformers.
+"""GPT-2 inference engine on ONNX Runtime: greedy decoding with numpy and tokenizers, no torch, no transformers.
 
 Rows of a batch are right-padded; attention takes each row's own length, so an answer does not depend on its batch
 mates. In fp32 it is the one Hugging Face greedy decoding gives.
@@ -15,8 +15,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from shared.errors import ModelError
-from training_containers.model.export import GRAPH, build_graph, cache_names
-from training_containers.model.text import Bits, TextEngine, threads_for
+from training_containers.model.engines.gpt2_graph import GRAPH, build_graph, cache_names
+from training_containers.model.engines.protocol import Bits
+from training_containers.model.engines.text import TextEngine, threads_for
 
 _COMPACT_BELOW: Final = 0.75  # drop finished rows once fewer than this share is still growing
 #: ONNX Runtime's exceptions have no common base but Exception

@@ -1,11 +1,10 @@
-"""Model folders in object stores: s3://bucket/prefix, azure-blob:container/prefix, https://ACCOUNT.blob.…/container/prefix.
+"""Download of model folders from object stores: s3://bucket/prefix, azure-blob:container/prefix, https://ACCOUNT.blob.…/container/prefix.
 
 The prefix is that of a model's files, or names its `model.tar.gz`.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -13,11 +12,12 @@ from typing import Final
 
 import msgspec
 
+from shared.artifact import MANIFEST
 from shared.contracts import ModelManifest, decode
 from shared.errors import ContractError, InvalidInputError, ModelError, NotFoundError
 from shared.ports import ObjectStore
 from shared.settings import Settings
-from training_containers.model.artifact import MANIFEST, unpack
+from training_containers.model.artifact import unpack
 
 #: what a model without a manifest consists of; weights in formats that run code on loading stay where they are
 _KINDS: Final = (".json", ".safetensors", ".onnx")
@@ -69,7 +69,7 @@ def _azure_path(address: str, settings: Settings) -> tuple[str, str] | None:
     return (match[1], match[2]) if match else None
 
 
-def fetch_model(address: str, folder: Path, env: Mapping[str, str] = os.environ) -> None:
+def fetch_model(address: str, folder: Path, env: Mapping[str, str]) -> None:
     """Write the model at `address` into `folder`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which engine serves a model: 8-bit only where its answers were measured to be those of fp32.
+"""Choice of the engine that serves a model: 8-bit only where its answers were measured to be those of fp32.
 
 Training writes the 8-bit engine and `precision.json` beside it: the share of evaluation questions that both engines
 answer with the same tokens, and a few of those answers. Loading compares the share with the operator's bound, then
@@ -18,12 +18,12 @@ import msgspec
 from msgspec import Meta
 
 from shared.errors import InvalidInputError, ModelError
-from training_containers.model.export import WEIGHTS
-from training_containers.model.int8 import Int8Engine, export_int8, has_int8
-from training_containers.model.onnx_gpt2 import OnnxEngine
+from training_containers.model.engines.gpt2_graph import WEIGHTS
+from training_containers.model.engines.int8 import Int8Engine, export_int8, has_int8
+from training_containers.model.engines.onnx_gpt2 import OnnxEngine
+from training_containers.model.engines.speculative import SpeculativeEngine
+from training_containers.model.engines.text import SMALL_MODEL_BYTES, TextEngine
 from training_containers.model.prompt import MAX_NEW_TOKENS
-from training_containers.model.speculative import SpeculativeEngine
-from training_containers.model.text import SMALL_MODEL_BYTES, TextEngine
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from shared.errors import InvalidInputError
-from training_containers.model.onnx_gpt2 import OnnxEngine
+from training_containers.model.engines.onnx_gpt2 import OnnxEngine
 from training_containers.model.prompt import prompt_for
 
 Taught = list[tuple[str, str]]
@@ -107,7 +107,7 @@ def test_nothing_to_do_is_no_work(model_dir: Path) -> None:
 def test_serving_imports_neither_torch_nor_transformers(model_dir: Path) -> None:
     program = (
         "import sys; from pathlib import Path; import training_containers.serve.main;"
-        "from training_containers.model.onnx_gpt2 import OnnxEngine;"
+        "from training_containers.model.engines.onnx_gpt2 import OnnxEngine;"
         f"OnnxEngine(Path({str(model_dir)!r})).generate(['hello'], 2);"
         "print(sorted({'torch', 'transformers', 'nltk', 'boto3', 'azure.storage.blob'} & set(sys.modules)))"
     )
