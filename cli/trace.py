@@ -8,10 +8,16 @@ from typing import Any
 
 import click
 
+from cli.output import console, emit, json_option
+
 
 @click.group()
 def trace() -> None:
-    """Build and inspect drift traces."""
+    """Build and inspect drift traces.
+
+    \b
+    Example: opportune trace show traces/*.npz
+    """
 
 
 @trace.command()
@@ -37,15 +43,15 @@ def trace() -> None:
 @click.option("--price-aws", type=float, default=4.0, show_default=True, help="Dollars per hour of training.")
 @click.option("--price-azure", type=float, default=3.6, show_default=True, help="Dollars per hour of training.")
 @click.option("--train-hours", type=float, default=0.16, show_default=True)
-def build(questions: str, skip: int, out: Path, executor: Any, workers: int, **options: Any) -> None:
+@json_option
+def build(questions: str, skip: int, out: Path, executor: Any, workers: int, as_json: bool, **options: Any) -> None:
     """Fine-tune at each step of a question stream and evaluate on every later one: a real T x T quality matrix.
 
     A build that was interrupted goes on where it stopped: its rows are kept in OUT.parts.
 
+    \b
     Example: opportune trace build --questions realtimeqa_all.jsonl.xz --out real.npz --seed 1
     """
-    from rich.console import Console
-
     from cli.trace_learner import make_base, run_task
     from policy.training.simulator import matrices
     from training_containers.finetune.data.source import load_questions
@@ -54,10 +60,10 @@ def build(questions: str, skip: int, out: Path, executor: Any, workers: int, **o
     economics = {key: options.pop(key) for key in ("step_minutes", "value", "price_aws", "price_azure", "train_hours")}
     digest = hashlib.sha256(repr(stream).encode()).hexdigest()
     recipe = matrices.Recipe(questions_sha256=digest, **options)
-    console = Console(stderr=True)
+    screen = console(stderr=True)
 
     def show(done: int, of: int, left_s: float) -> None:
-        console.print(f"{done}/{of} models, about {left_s / 60:.0f} minutes left")
+        screen.print(f"{done}/{of} models, about {left_s / 60:.0f} minutes left")
 
     bleu, accuracy = matrices.build(
         recipe, stream, out.with_suffix(".parts"), make_base, run_task, executor, workers, show
@@ -73,35 +79,57 @@ def build(questions: str, skip: int, out: Path, executor: Any, workers: int, **o
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     built.save(out)
-    console.print(f"{out}: {built.steps} steps")
+    screen.print(f"{out}: {built.steps} steps")
+    if as_json:
+        emit({"trace": str(out), "steps": built.steps})
 
 
 @trace.command()
 @click.argument("files", nargs=-1, required=True, metavar="TRACE.npz...")
-def show(files: tuple[str, ...]) -> None:
+@json_option
+def show(files: tuple[str, ...], as_json: bool) -> None:
     """Steps, cost ratio, and what the optimum would do on each trace.
 
+    \b
     Example: opportune trace show traces/*.npz
+    Example: opportune trace show traces/*.npz --json
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from cli.traces import check
     from policy.training.simulator.score import oracle, run_cost
     from policy.training.simulator.trace import load
 
-    table = Table()
-    for column in ("trace", "steps", "minutes", "retrain $", "J never $", "J* $", "retrains in J*"):
-        table.add_column(column, justify="left" if column == "trace" else "right")
+    check(files)
+    found = []
     for file in files:
         loaded = load(Path(file))
         best, decisions = oracle(loaded)
-        table.add_row(
-            loaded.name,
-            str(loaded.steps),
-            f"{loaded.step_minutes:g}",
-            f"{loaded.job_usd.min(axis=1).mean():.2f}",
-            f"{run_cost(loaded, [0] * loaded.steps).cost_usd:.2f}",
-            f"{best:.2f}",
-            str(sum(action > 0 for action in decisions)),
+        found.append(
+            {
+                "trace": loaded.name,
+                "steps": loaded.steps,
+                "step_minutes": loaded.step_minutes,
+                "retrain_usd": float(loaded.job_usd.min(axis=1).mean()),
+                "never_cost_usd": run_cost(loaded, [0] * loaded.steps).cost_usd,
+                "oracle_cost_usd": best,
+                "oracle_retrains": sum(action > 0 for action in decisions),
+            }
         )
-    Console(width=110).print(table)
+    if as_json:
+        emit({"traces": found})
+        return
+    table = Table()
+    for column in ("trace", "steps", "minutes", "retrain $", "J never $", "J* $", "retrains in J*"):
+        table.add_column(column, justify="left" if column == "trace" else "right")
+    for one in found:
+        table.add_row(
+            one["trace"],
+            str(one["steps"]),
+            f"{one['step_minutes']:g}",
+            f"{one['retrain_usd']:.2f}",
+            f"{one['never_cost_usd']:.2f}",
+            f"{one['oracle_cost_usd']:.2f}",
+            str(one["oracle_retrains"]),
+        )
+    console().print(table)

@@ -171,7 +171,10 @@ class StorageQueue:
 
     def depth(self) -> int:
         """About how many jobs wait."""
-        queue = self._settings.queue
+        return self._count(self._settings.queue)
+
+    def _count(self, queue: str) -> int:
+        """Hidden messages are counted too."""
         answer = self._account.request("queue", "GET", queue, f"Azure queue {queue}", query={"comp": "metadata"})
         return int(answer.headers["x-ms-approximate-messages-count"])
 
@@ -193,6 +196,17 @@ class StorageQueue:
                 body, reason = _poisoned(fields["MessageText"])
                 receipt = f"{fields['MessageId']} {fields['PopReceipt']}"
                 found.append(DeadLetter(body, reason, receipt))
+
+    def dead_letter_count(self) -> int:
+        """About how many messages are kept, hidden ones among them."""
+        return self._count(self._settings.poison_queue)
+
+    def release(self, letter: DeadLetter) -> None:
+        """Show a hidden message again."""
+        message_id, _, receipt = letter.receipt.partition(" ")
+        queue = self._settings.poison_queue
+        query = {"popreceipt": receipt, "visibilitytimeout": "0"}
+        self._account.request("queue", "PUT", f"{queue}/messages/{message_id}", f"Azure queue {queue}", query=query)
 
     def forget(self, letter: DeadLetter) -> None:
         """Remove a message that was kept."""
