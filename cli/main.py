@@ -87,7 +87,7 @@ def opportune(profile: str | None) -> None:
     if profile:
         from cli.profiles import use
 
-        use(profile)
+        use(profile, os.environ)
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ The file is looked for in the current folder and above it. A variable that is se
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, MutableMapping
@@ -25,7 +24,7 @@ FILE: Final = "opportune.toml"
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def use(name: str, env: MutableMapping[str, str] = os.environ) -> None:
+def use(name: str, env: MutableMapping[str, str]) -> None:
     """Set what the profile says and `env` does not.
 
     Raises:

@@ -25,7 +25,7 @@ def trace() -> None:
 @click.option("--skip", type=click.IntRange(min=0), default=0, show_default=True, help="Oldest questions left out.")
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .npz to write.")
 @click.option("--model", default="small", show_default=True, help="small, or a folder or hub name of a GPT-2.")
-@click.option("--steps", type=click.IntRange(min=2), default=32, show_default=True)
+@click.option("--steps", type=click.IntRange(min=2), default=32, show_default=True, help="Steps of the trace.")
 @click.option("--initial", type=click.IntRange(min=1), default=240, show_default=True, help="Questions of step 0.")
 @click.option("--per-step", type=click.IntRange(min=1), default=40, show_default=True, help="New questions a step.")
 @click.option("--train-pairs", type=click.IntRange(min=1), default=400, show_default=True, help="Learnt by a retrain.")
@@ -33,16 +33,24 @@ def trace() -> None:
 @click.option(
     "--half-life", type=float, default=4.0, show_default=True, help="Steps until a question is half as popular."
 )
-@click.option("--epochs", type=click.IntRange(min=1), default=15, show_default=True)
-@click.option("--learning-rate", type=float, default=2e-3, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=15, show_default=True, help="Passes of one fine-tuning.")
+@click.option("--learning-rate", type=float, default=2e-3, show_default=True, help="Of the fine-tuning.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Everything random follows from it."
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where the fine-tunings run.",
+)
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Local processes.")
-@click.option("--step-minutes", type=float, default=10.0, show_default=True)
+@click.option("--step-minutes", type=float, default=10.0, show_default=True, help="Minutes between two steps.")
 @click.option("--value", type=float, default=6.0, show_default=True, help="Dollars per point of quality and hour.")
 @click.option("--price-aws", type=float, default=4.0, show_default=True, help="Dollars per hour of training.")
 @click.option("--price-azure", type=float, default=3.6, show_default=True, help="Dollars per hour of training.")
-@click.option("--train-hours", type=float, default=0.16, show_default=True)
+@click.option("--train-hours", type=float, default=0.16, show_default=True, help="Wall time of one retrain.")
 @json_option
 def build(questions: str, skip: int, out: Path, executor: Any, workers: int, as_json: bool, **options: Any) -> None:
     """Fine-tune at each step of a question stream and evaluate on every later one: a real T x T quality matrix.
