@@ -15,6 +15,7 @@ import urllib3
 from cli.clouds import deployment, service_option
 from cli.main import DONE, PARTLY
 from cli.output import emit, json_option, say
+from shared.contracts import Cloud
 from shared.errors import ConfigurationError, NoSamplesError, OpportuneError, UnavailableError
 from shared.ports import CloudServices
 from shared.records import State
@@ -23,7 +24,7 @@ from shared.settings import Settings
 #: a clock further off than this puts a decision into the wrong slot, and breaks request signatures
 MOST_SKEW_S: Final = 30.0
 #: what makes a cloud take part
-VARIABLE: Final = {"aws": "AWS_REGION", "azure": "OPPORTUNE_AZURE_STORAGE_ACCOUNT"}
+VARIABLE: Final[dict[Cloud, str]] = {"aws": "AWS_REGION", "azure": "OPPORTUNE_AZURE_STORAGE_ACCOUNT"}
 
 
 @click.command()

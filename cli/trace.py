@@ -109,7 +109,7 @@ def show(files: tuple[str, ...], as_json: bool) -> None:
     from policy.training.simulator.trace import load
 
     check(files)
-    found = []
+    found: list[dict[str, Any]] = []
     for file in files:
         loaded = load(Path(file))
         best, decisions = oracle(loaded)
