@@ -4,14 +4,23 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
+READY := $(VENV)/.installed .tools/.installed
+
+# of `make deploy-aws` and `make deploy-azure`
+STAGE ?= dev
+REGION ?= eu-west-1
+GROUP ?= opportune
+LOCATION ?= westeurope
+export STAGE REGION GROUP LOCATION PARAMS APP
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check package results lock clean
+.PHONY: help install run test test-fast check package results deploy-aws deploy-azure lock clean
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 15
 
-install: $(VENV)/.installed .tools/.installed ## everything below needs this; does nothing the second time
+install: $(READY) ## everything below needs this; does nothing the second time
+	@echo 'ready: ./opportune --help; to type opportune alone: export PATH="$(CURDIR):$$PATH"'
 
 $(VENV)/.installed: requirements/all.txt pyproject.toml
 	@scripts/install-python.sh $(PYTHON) $(VENV)
@@ -25,25 +34,34 @@ $(VENV)/.installed: requirements/all.txt pyproject.toml
 	@scripts/install-runtimes.sh .venv313 .tools
 	@touch $@
 
-run: install .venv313/.installed ## the closed loop on the embedded local clouds, ending in a report
+run: $(READY) .venv313/.installed ## the closed loop on the embedded local clouds, ending in a report
 	@$(BIN)/opportune demo --scenario drift --out build/demo
 
-check: install ## style, types, dependency rule
+check: $(READY) ## style, types, dependency rule
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy .
 	@$(BIN)/lint-imports
 
-package: install .venv313/.installed ## what is deployed: build/aws, build/aws.zip and build/azure (ARCH=arm64 for Graviton)
+package: $(READY) .venv313/.installed ## what is deployed: build/aws, build/aws.zip and build/azure (ARCH=arm64 for Graviton)
 	@$(BIN)/python -m infra.package
 
 test: check .venv313/.installed ## everything that must hold, in parallel
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
-results: install ## docs/results.md, its pictures and the README's numbers, from benchmarks/results/*.json
+test-fast: check ## in two minutes: no emulated clouds, nothing slow
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow and not emulator"
+
+results: $(READY) ## docs/results.md, its pictures and the README's numbers, from benchmarks/results/*.json
 	@$(BIN)/python -m benchmarks.results
 
-lock: install ## after editing the dependencies: pin them again
+deploy-aws: $(READY) ## STAGE=dev REGION=eu-west-1 PARAMS="service=qa prometheusUrl=https://…"; docs/deploy-aws.md
+	@scripts/deploy-aws.sh
+
+deploy-azure: $(READY) ## GROUP=opportune LOCATION=westeurope PARAMS="…", or APP=… for the functions alone; docs/deploy-azure.md
+	@scripts/deploy-azure.sh
+
+lock: $(READY) ## after editing the dependencies: pin them again
 	@scripts/lock.sh $(VENV)
 
 clean: ## remove what the commands above made

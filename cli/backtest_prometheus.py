@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
-import re
-from collections.abc import Sequence
-from typing import Any, Final
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import click
-
+from cli.output import console, emit
+from cli.picture import Line, Panel
+from cli.times import parse_time
 from shared.errors import InvalidInputError
-
-_AGO: Final = re.compile(r"(\d+)([mhdw])")
-_SECONDS: Final = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
-
-
-def parse_time(text: str, option: str) -> float:
-    """POSIX seconds of an ISO date or date-time (UTC where it names no zone), or of a time ago: 7d, 12h, 30m, 2w."""
-    if ago := _AGO.fullmatch(text.strip()):
-        return dt.datetime.now(dt.UTC).timestamp() - float(ago[1]) * _SECONDS[ago[2]]
-    try:
-        at = dt.datetime.fromisoformat(text)
-    except ValueError as exc:
-        raise InvalidInputError(f"{option} {text!r}: not a time; write 2026-05-01, 2026-05-01T08:00 or 7d") from exc
-    return (at if at.tzinfo else at.replace(tzinfo=dt.UTC)).timestamp()
 
 
 def report(
@@ -36,8 +22,8 @@ def report(
     seed: int,
     as_json: bool,
     step_s: int | None,
-) -> None:
-    """Fetch, fit, replay and print."""
+) -> tuple[Callable[[], list[Panel]], str]:
+    """Fetch, fit, replay and print. Returns what makes the picture's panels, and its heading."""
     from policy.training.baselines.registry import check_policy, decider_for
     from policy.training.evaluation.own_history import answer, grid_of, history_of_window, step_seconds
     from shared.adapters.prometheus import PrometheusMetrics
@@ -45,8 +31,9 @@ def report(
 
     if since is None:
         raise InvalidInputError("--prometheus needs --since, e.g. --since 7d or --since 2026-05-01")
-    start_s = parse_time(since, "--since")
-    end_s = parse_time(until, "--until") if until else dt.datetime.now(dt.UTC).timestamp()
+    now_s = time.time()
+    start_s = parse_time(since, "--since", now_s)
+    end_s = parse_time(until, "--until", now_s) if until else now_s
     if start_s >= end_s:
         raise InvalidInputError(f"--since {since} is not before --until {until or 'now'}")
 
@@ -59,9 +46,22 @@ def report(
     result = answer(history_of_window(window, settings), policies, decider_for, seed)
     document = _document(result, grid_of(window)[0], step)
     if as_json:
-        click.echo(json.dumps(document))
+        emit(document)
     else:
         _print(document)
+    return lambda: _panels(result, settings.service), "What you did and what each policy would have done"
+
+
+def _panels(result: Any, service: str) -> list[Panel]:
+    """Quality as it was measured, and as the decay model puts it under each policy."""
+    from cli.backtest import line_of
+
+    trace, measured = result.fitted.trace(), result.fitted.history.quality
+    cheaper = int(trace.job_usd[0].argmin())
+    yours = Line("what you did", [float(q) for q in measured], [(start, cheaper) for start in result.actual_starts])
+    lines = [yours, *(line_of(one.policy, trace, one.decisions) for one in result.answers)]
+    title = f"{service}: quality as measured, and as modelled (circle AWS, square Azure)"
+    return [Panel(title, lines, x_per_step=trace.step_minutes / 60.0)]
 
 
 def _document(result: Any, start_s: float, step_s: float) -> dict[str, Any]:
@@ -104,22 +104,21 @@ def _document(result: Any, start_s: float, step_s: float) -> dict[str, Any]:
 
 
 def _print(document: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     history, fitted, actual = document["history"], document["fit"], document["actual"]
-    console = Console(width=110)
-    console.print(
+    screen = console()
+    screen.print(
         f"history: {history['steps']} steps of {history['step_minutes']:g} minutes, quality measured at "
         f"{history['measured_steps']}; {actual['retrains']} retrains"
     )
-    console.print(
+    screen.print(
         f"decay model: explains {fitted['r_squared']:.0%} of the variance of quality, leaves "
         f"{fitted['residual_sd']:.3f} per measurement; puts your cost at ${actual['modelled_cost_usd']:.2f}, "
         f"measured ${actual['cost_usd']:.2f}"
     )
     if not fitted["retrains_seen"]:
-        console.print("no retrain in this time: what one brings is assumed (as good as the model once was)")
+        screen.print("no retrain in this time: what one brings is assumed (as good as the model once was)")
     table = Table(title="What each policy would have cost (90 % interval of what it would have saved)")
     for column in ("policy", "cost $", "saved $", "interval $", "retrains", "quality"):
         table.add_column(column, justify="left" if column == "policy" else "right")
@@ -141,4 +140,4 @@ def _print(document: dict[str, Any]) -> None:
             str(one["retrains"]),
             f"{one['mean_quality']:.3f}",
         )
-    console.print(table)
+    screen.print(table)

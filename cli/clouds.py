@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import click
 
+from cli.main import PARTLY, REFUSED
+from cli.output import complain
 from functions.bootstrap import cloud_services, configured_clouds
 from shared.contracts import Cloud
-from shared.errors import ConfigurationError, InvalidInputError, OpportuneError
+from shared.errors import ConfigurationError, OpportuneError
 from shared.ports import CloudServices
 from shared.settings import Settings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Asked(Generic[T]):
+    """What each cloud answered, and of those that did not, why."""
+
+    answers: Mapping[Cloud, T]
+    failed: Mapping[Cloud, str]
+
+    def finish(self) -> None:
+        """End with the exit code that says how far it got; returns where everything was done."""
+        if self.failed:
+            sys.exit(PARTLY if self.answers else REFUSED)
 
 
 def deployment(service: str | None = None) -> tuple[Settings, Mapping[Cloud, CloudServices]]:
@@ -33,28 +52,31 @@ def deployment(service: str | None = None) -> tuple[Settings, Mapping[Cloud, Clo
         raise ConfigurationError(
             "AWS_REGION",
             None,
-            "a region, or OPPORTUNE_AZURE_STORAGE_ACCOUNT a storage account; docs/operations.md lists what is read",
+            "a region, or OPPORTUNE_AZURE_STORAGE_ACCOUNT a storage account; or name a profile of opportune.toml with "
+            "--profile. docs/configuration.md lists what is read",
         )
     return settings, {cloud: cloud_services(cloud, settings) for cloud in clouds}
 
 
-def each(clouds: Mapping[Cloud, CloudServices], call: Callable[[CloudServices], Any]) -> Iterator[tuple[Cloud, Any]]:
-    """`call` on every cloud; one that fails is told on standard error. Raises the last error when all fail."""
-    last: OpportuneError | None = None
-    answered = False
+def ask(
+    clouds: Mapping[Cloud, CloudServices], call: Callable[[CloudServices], T], failing: str = "{cloud}"
+) -> Asked[T]:
+    """`call` on every cloud. One that fails is told on standard error, behind `failing`; the others go on.
+
+    Raises:
+        ConfigurationError: a setting is wrong, on whichever cloud it shows.
+    """
+    answers: dict[Cloud, T] = {}
+    failed: dict[Cloud, str] = {}
     for cloud, services in clouds.items():
         try:
-            answer = call(services)
-        except InvalidInputError:
+            answers[cloud] = call(services)
+        except ConfigurationError:
             raise
         except OpportuneError as exc:
-            last = exc
-            click.echo(f"{cloud}: {exc}", err=True)
-            continue
-        answered = True
-        yield cloud, answer
-    if not answered and last is not None:
-        raise last
+            failed[cloud] = str(exc)
+            complain(f"{failing.format(cloud=cloud)}: {exc}")
+    return Asked(answers, failed)
 
 
 service_option = click.option("--service", metavar="NAME", help="Which service [OPPORTUNE_SERVICE].")

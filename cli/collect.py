@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import csv
-import datetime as dt
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cli.output import emit, json_option, say
 from shared.errors import InvalidInputError, NoSamplesError
 
 
 @click.command()
 @click.option("--prometheus", "url", metavar="URL", required=True, help="The Prometheus to ask.")
-@click.option("--since", required=True, help="ISO date or date-time; UTC where it names no zone.")
+@click.option(
+    "--since", default="7d", show_default=True, help="24h, 7d (ago), or an ISO date or date-time (UTC by default)."
+)
 @click.option("--until", help="The same [now].")
 @click.option("--step", "step_s", type=click.FloatRange(min=0.001), help="Seconds per vector [OPPORTUNE_SLOT_SECONDS].")
 @click.option("--service", help="Which service [OPPORTUNE_SERVICE].")
@@ -26,25 +29,29 @@ from shared.errors import InvalidInputError, NoSamplesError
     show_default=True,
     help="Folder for state.csv and state.parquet.",
 )
-def collect(url: str, since: str, until: str | None, step_s: float | None, service: str | None, out: Path) -> None:
+@json_option
+def collect(
+    url: str, since: str, until: str | None, step_s: float | None, service: str | None, out: Path, as_json: bool
+) -> None:
     """Write what a policy would have seen, one row per decision slot: the six numbers, quality and counters.
 
     Short gaps are interpolated; what stays missing is empty, never zero.
 
     \b
-    Example: opportune collect --prometheus http://localhost:9090 --since 2026-05-01 --out build/state
+    Example: opportune collect --prometheus http://localhost:9090 --since 2026-05-01 --out history
     """
     import numpy as np
 
-    from cli.backtest_prometheus import parse_time
+    from cli.times import parse_time
     from policy.observation.live import MAX_GAP_SLOTS, METRICS, interpolate, query
     from shared.adapters.prometheus import PrometheusMetrics
     from shared.settings import Settings
 
     settings = Settings.from_env(os.environ)
     name, step = service or settings.service, step_s or settings.slot_seconds
-    start_s = parse_time(since, "--since")
-    end_s = parse_time(until, "--until") if until else dt.datetime.now(dt.UTC).timestamp()
+    now_s = time.time()
+    start_s = parse_time(since, "--since", now_s)
+    end_s = parse_time(until, "--until", now_s) if until else now_s
     if end_s - start_s < step:
         raise InvalidInputError(f"--since {since} is not a step of {step:g} s before --until {until or 'now'}")
     source = PrometheusMetrics(url, name, settings.prometheus_token, settings.prometheus_auth)
@@ -60,9 +67,12 @@ def collect(url: str, since: str, until: str | None, step_s: float | None, servi
     table = {metric: values[kept] for metric, values in columns.items()}
     paths = _write(table, out)
     missing = {metric: int(np.isnan(values).sum()) for metric, values in table.items() if np.isnan(values).any()}
-    click.echo(f"{len(table['time_s'])} state vectors in {paths[0]} and {paths[1]}")
-    for metric, count in missing.items():
-        click.echo(f"{metric}: {count} of {len(table['time_s'])} missing", err=True)
+    count = len(table["time_s"])
+    say(f"{count} state vectors in {paths[0]} and {paths[1]}", as_json)
+    for metric, gaps in missing.items():
+        click.echo(f"{metric}: {gaps} of {count} missing", err=True)
+    if as_json:
+        emit({"vectors": count, "csv": str(paths[0]), "parquet": str(paths[1]), "missing": missing})
 
 
 def _write(table: dict[str, Any], out: Path) -> tuple[Path, Path]:

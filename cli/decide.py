@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import Any
 
 import click
 import msgspec
 
+from cli.main import PARTLY
+from cli.output import complain, console, json_option
+
 
 @click.command()
 @click.option("--prometheus", "url", metavar="URL", help="The Prometheus to ask [OPPORTUNE_PROMETHEUS_URL].")
 @click.option("--policy", "name", help="A shipped policy, a rule, or an .onnx file [OPPORTUNE_POLICY].")
 @click.option("--service", help="Which service [OPPORTUNE_SERVICE].")
-@click.option("--json", "as_json", is_flag=True, help="The decision record as JSON on standard output.")
+@json_option
 def decide(url: str | None, name: str | None, service: str | None, as_json: bool) -> None:
     """Say what would be decided now, and why. Nothing is enqueued and nothing is written.
 
-    Without a view of the job records it takes it that no job runs and none has run.
+    Without a view of the job records it takes it that no job runs and none has run. Without an answer of Prometheus a
+    service holds, and this command exits with 1.
 
     \b
     Example: opportune decide --prometheus http://localhost:9090 --policy ppo
     """
+    from cli.policies import check
     from policy.decide import DecisionContext, live_policy
     from policy.decide import decide as tick
     from policy.observation.live import window_of
     from shared.adapters.prometheus import PrometheusMetrics
     from shared.contracts import MetricWindow, new_trace_id, slot_of
-    from shared.errors import MetricsError
+    from shared.errors import MetricsError, MetricsUnavailableError
     from shared.settings import Settings
 
     settings = Settings.from_env(os.environ)
     given = {"prometheus_url": url, "policy": name, "service": service}
     settings = msgspec.structs.replace(settings, **{k: v for k, v in given.items() if v is not None})
+    check(settings.policy, "OPPORTUNE_POLICY" if name is None else "--policy")
     policy = live_policy(settings.policy, settings.static_every_slots)
     now_s = time.time()
     source = PrometheusMetrics(
@@ -50,13 +57,16 @@ def decide(url: str | None, name: str | None, service: str | None, as_json: bool
     decision = tick(window, context, policy)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(decision), indent=2).decode())
-    else:
+    elif not isinstance(window, MetricsUnavailableError):
         _show(decision, window, context)
+    if isinstance(window, MetricsUnavailableError):
+        complain(f"{window}; a service would hold")
+        sys.exit(PARTLY)
 
 
 def _show(decision: Any, window: Any, context: Any) -> None:
     """The record for people."""
-    from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from policy.explain import expected_costs
@@ -64,11 +74,15 @@ def _show(decision: Any, window: Any, context: Any) -> None:
     from policy.observation.paper import OBSERVATION
     from shared.contracts import MetricWindow
 
-    console = Console()
-    console.print(f"[bold]{decision.action.name.lower().replace('_', ' ')}[/bold]  {decision.reason}", highlight=False)
+    screen = console()
+    action = decision.action.name.lower().replace("_", " ")
+    reason = decision.reason.removeprefix(f"{action}: ")
+    screen.print(f"[bold]{action}[/bold]  {escape(reason)}", highlight=False)
     for guard in decision.guardrails:
         before, after = guard.before.name.lower(), guard.after.name.lower()
-        console.print(f"  guardrail {guard.name}: {before} -> {after}: {guard.reason}", highlight=False)
+        why = "" if guard.reason == decision.reason else f": {guard.reason}"
+        told = f"{before} -> {after}" if before != after else "spoke"
+        screen.print(f"  guardrail {guard.name}: {told}{escape(why)}", highlight=False)
     if not decision.observation or not isinstance(window, MetricWindow):
         return
     table = Table("input", "value", "unit", "moved the choice by")
@@ -81,11 +95,11 @@ def _show(decision: Any, window: Any, context: Any) -> None:
             feature.unit,
             "" if share is None else f"{share:+.3f}",
         )
-    console.print(table)
+    screen.print(table)
     costs = expected_costs(history_of(window, context.jobs, context.settings, context.now_s))
     if costs is not None:
         table = Table("action", "probability", f"expected cost over {costs.horizon_steps} slots")
         names = ("hold", "retrain on aws", "retrain on azure")
         for label, chance, usd in zip(names, decision.probabilities, costs.by_action, strict=True):
             table.add_row(label, f"{chance:.3f}", f"${usd:.4f}")
-        console.print(table)
+        screen.print(table)

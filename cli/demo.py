@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from cli.output import console, emit, json_option
 from shared.errors import InvalidInputError
 
 SCENARIOS: Final = ("steady", "spike", "drift")
@@ -32,7 +32,13 @@ class Minutes(click.ParamType[float]):
 
 
 @click.command()
-@click.option("--scenario", type=click.Choice(SCENARIOS), default="drift", show_default=True)
+@click.option(
+    "--scenario",
+    type=click.Choice(SCENARIOS),
+    default="drift",
+    show_default=True,
+    help="What happens to the questions.",
+)
 @click.option(
     "--questions",
     default="builtin",
@@ -51,7 +57,7 @@ class Minutes(click.ParamType[float]):
 )
 @click.option("--every", type=Minutes(), default="15m", show_default=True, help="Interval of the static policy.")
 @click.option("--compare", type=click.Choice(["static"]), help="Run a second arm with the static policy.")
-@click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="Everything random follows from it.")
 @click.option(
     "--speed", type=click.FloatRange(1, 120), default=20.0, show_default=True, help="Simulated seconds per real second."
 )
@@ -79,21 +85,23 @@ class Minutes(click.ParamType[float]):
     show_default=True,
     help="Where report, records and logs go.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on standard output.")
+@json_option
 def demo(
     scenario: Any, questions: str, arrivals: Path | None, policy: str, every: float, compare: str | None, seed: int,
     speed: float, minutes: float, rate: float, labelled: float, out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Questions arrive and drift, the policy decides, a job trains, the new model goes live; a report shows it.
 
+    \b
     Example: opportune demo --scenario drift --compare static --out build/demo
     """
-    from rich.console import Console
+    from cli.policies import check
 
+    check(policy)
     from local.demo.results_table import print_results
     from local.demo.run import DemoOptions, run_demo
 
-    console = Console(stderr=True)
+    screen = console(stderr=True)
     options = DemoOptions(
         scenario=scenario,
         questions=questions,
@@ -109,10 +117,10 @@ def demo(
         out=out,
     )
     try:
-        result = run_demo(options, console)
-        print_results(result.arms, result.report, console if as_json else Console())
+        result = run_demo(options, screen)
+        print_results(result.arms, result.report, console(stderr=as_json))
         if as_json:
-            click.echo(json.dumps(result.as_json()))
+            emit(result.as_json())
     except OSError as exc:
         where = exc.filename or out
         raise InvalidInputError(f"{where}: {exc.strerror or exc}; free space or choose another --out") from exc

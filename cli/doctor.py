@@ -7,13 +7,15 @@ import email.utils
 import sys
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import click
 import urllib3
 
 from cli.clouds import deployment, service_option
-from cli.redrive import LOOK_S
+from cli.main import DONE, PARTLY
+from cli.output import emit, json_option, say
+from shared.contracts import Cloud
 from shared.errors import ConfigurationError, NoSamplesError, OpportuneError, UnavailableError
 from shared.ports import CloudServices
 from shared.records import State
@@ -21,11 +23,14 @@ from shared.settings import Settings
 
 #: a clock further off than this puts a decision into the wrong slot, and breaks request signatures
 MOST_SKEW_S: Final = 30.0
+#: what makes a cloud take part
+VARIABLE: Final[dict[Cloud, str]] = {"aws": "AWS_REGION", "azure": "OPPORTUNE_AZURE_STORAGE_ACCOUNT"}
 
 
 @click.command()
 @service_option
-def doctor(service: str | None) -> None:
+@json_option
+def doctor(service: str | None, as_json: bool) -> None:
     """Check settings, credentials, Prometheus, queues, tables, training service, endpoint, policy and clock.
 
     Reads only. Exits with 1 when something is not ok.
@@ -34,28 +39,32 @@ def doctor(service: str | None) -> None:
     Example: opportune doctor --service qa
     """
     settings, clouds = deployment(service)
-    failed = _told("settings", lambda: f"service {settings.service}, mode {settings.mode}")
-    failed |= _told("policy", lambda: _policy(settings))
-    failed |= _told("clock", lambda: _clock(settings))
-    failed |= _told("metrics", lambda: _metrics(settings))
+    checks = {
+        "settings": lambda: f"service {settings.service}, mode {settings.mode}",
+        "policy": lambda: _policy(settings),
+        "clock": lambda: _clock(settings),
+        "metrics": lambda: _metrics(settings),
+    }
     for cloud, services in clouds.items():
-        for name, check in _checks(services, settings).items():
-            failed |= _told(f"{cloud} {name}", check)
-    if "aws" not in clouds:
-        click.echo("--    aws: not configured (set AWS_REGION)")
-    if "azure" not in clouds:
-        click.echo("--    azure: not configured (set OPPORTUNE_AZURE_STORAGE_ACCOUNT)")
-    sys.exit(1 if failed else 0)
+        checks |= {f"{cloud} {name}": check for name, check in _checks(services, settings).items()}
+    told = [_told(name, check, as_json) for name, check in checks.items()]
+    missing = {cloud: f"set {variable}" for cloud, variable in VARIABLE.items() if cloud not in clouds}
+    for cloud, advice in missing.items():
+        say(f"--    {cloud}: not configured ({advice})", as_json)
+    ok = all(one["ok"] for one in told)
+    if as_json:
+        emit({"ok": ok, "service": settings.service, "checks": told, "not_configured": missing})
+    sys.exit(DONE if ok else PARTLY)
 
 
-def _told(name: str, check: Callable[[], str]) -> bool:
-    """Print the check's line; whether it failed."""
+def _told(name: str, check: Callable[[], str], as_json: bool) -> dict[str, Any]:
+    """The check's outcome, printed."""
     try:
-        click.echo(f"ok    {name}: {check()}")
+        found = {"name": name, "ok": True, "says": check()}
     except OpportuneError as exc:
-        click.echo(f"FAIL  {name}: {exc}")
-        return True
-    return False
+        found = {"name": name, "ok": False, "says": str(exc)}
+    say(f"{'ok  ' if found['ok'] else 'FAIL'}  {name}: {found['says']}", as_json)
+    return found
 
 
 def _checks(services: CloudServices, settings: Settings) -> dict[str, Callable[[], str]]:
@@ -66,8 +75,8 @@ def _checks(services: CloudServices, settings: Settings) -> dict[str, Callable[[
         return "answers" + (", retraining is PAUSED: `opportune resume`" if paused else "")
 
     def dead() -> str:
-        letters = services.queue.dead_letters(LOOK_S)
-        return f"{len(letters)} messages" + (", see `opportune redrive --dry-run`" if letters else "")
+        count = services.queue.dead_letter_count()
+        return f"{count} messages" + (", see `opportune redrive --dry-run`" if count else "")
 
     def objects() -> str:
         next(iter(services.objects.list("feedback/")), None)

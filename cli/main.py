@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Final
 
 import click
 
+from cli.output import complain
 from shared.errors import OpportuneError
 
 #: subcommand -> (module holding a click command of that name, one-line help)
@@ -26,6 +28,20 @@ COMMANDS: Final = {
     "train": ("cli.train", "Train a retrain policy and export it to ONNX."),
 }
 
+#: exit codes; docs/configuration.md has the same table
+DONE: Final = 0
+PARTLY: Final = 1
+REFUSED: Final = 2
+INTERRUPTED: Final = 130
+
+EPILOG: Final = """\b
+Exit codes:
+  0    done
+  1    not all of it: one cloud did not answer, a check failed, no metrics to decide from
+  2    nothing was done: wrong usage, input or setting, or what is needed did not answer
+  130  interrupted
+"""
+
 
 class LazyGroup(click.Group):
     """Knows its subcommands by name, so that `--help` imports none of them."""
@@ -42,34 +58,63 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, but a name that is none is answered with those there are."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"no command {args[0]!r}; there are {', '.join(sorted(COMMANDS))}.")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The one-line helps, from the table above."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
+@click.option(
+    "--profile", metavar="NAME", envvar="OPPORTUNE_PROFILE", help="Settings by name, from the nearest opportune.toml."
+)
 @click.version_option(package_name="opportune")
-def opportune() -> None:
+def opportune(profile: str | None) -> None:
     """Decide when and where to retrain a deployed language model, do it, and release it safely.
 
+    \b
     Example: opportune demo --scenario drift --out build/demo
+    Example: opportune --profile staging status
     """
+    if profile:
+        from cli.profiles import use
+
+        use(profile, os.environ)
 
 
 def main() -> None:
-    """Run the command; a wrong input is one line on standard error and exit code 2."""
+    """Run the command; what went wrong is one line on standard error, and the exit code says how far it got."""
     try:
-        opportune.main(standalone_mode=False)
+        opportune.main(prog_name="opportune", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message(), err=True)
+        sys.exit(REFUSED)
+    except click.UsageError as exc:
+        see = f" See {exc.ctx.command_path} --help" if exc.ctx else ""
+        complain(f"{exc.format_message()}{see}")
+        sys.exit(REFUSED)
     except click.ClickException as exc:
-        click.echo(f"opportune: {exc.format_message()}", err=True)
-        sys.exit(2)
+        complain(exc.format_message())
+        sys.exit(REFUSED)
     except click.Abort:
         click.echo("interrupted", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except OpportuneError as exc:
-        click.echo(f"opportune: {exc}", err=True)
-        sys.exit(2)
+        complain(str(exc))
+        sys.exit(REFUSED)
+    except BrokenPipeError:
+        # Whoever read the output wants no more of it (`| head`); nothing is left to say, at the exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(PARTLY)
 
 
 if __name__ == "__main__":

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import click
 
-from cli.clouds import deployment, each
+from cli.clouds import ask, deployment
+from cli.output import emit, json_option, say
 from shared.contracts import TrainingJob, decode
 from shared.errors import ContractError
 from shared.ports import CloudServices
 
-#: a look hides the messages from the next command this long
-LOOK_S: Final = 2
+#: while they are worked through, the messages are hidden from whoever else redrives; what is left is shown again
+HIDDEN_S: Final = 60
 
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only list them.")
-def redrive(dry_run: bool) -> None:
+@json_option
+def redrive(dry_run: bool, as_json: bool) -> None:
     """Send the messages of the dead-letter queue (AWS) and the poison queue (Azure) back to the retrain queue.
 
     A message that this program still cannot read stays where it is. A job that ran meanwhile does not run twice.
@@ -26,26 +28,39 @@ def redrive(dry_run: bool) -> None:
     Example: opportune redrive --dry-run
     """
     _, clouds = deployment()
-    for cloud, (sent, kept) in each(clouds, lambda services: _redrive(services, dry_run)):
-        for job_id, reason in sent:
-            click.echo(f"{cloud}: {'would send back' if dry_run else 'sent back'} {job_id}: {reason}")
-        for body, reason in kept:
-            click.echo(f"{cloud}: left {body[:60]!r}: {reason}")
-        click.echo(f"{cloud}: {len(sent)} {'to send back' if dry_run else 'sent back'}, {len(kept)} left")
+    asked = ask(clouds, lambda services: _redrive(services, dry_run), failing="not everything was looked at on {cloud}")
+    for cloud, done in asked.answers.items():
+        for letter in done["sent"]:
+            verb = "would send back" if dry_run else "sent back"
+            say(f"{cloud}: {verb} {letter['job_id']}: {letter['reason']}", as_json)
+        for letter in done["left"]:
+            say(f"{cloud}: left {letter['body'][:60]!r}: {letter['reason']}", as_json)
+        verb = "to send back" if dry_run else "sent back"
+        say(f"{cloud}: {len(done['sent'])} {verb}, {len(done['left'])} left", as_json)
+    if as_json:
+        emit({"dry_run": dry_run, "clouds": asked.answers, "failed": asked.failed})
+    asked.finish()
 
 
-def _redrive(services: CloudServices, dry_run: bool) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """([job id, reason] sent back, [body, reason] left)."""
-    sent, kept = [], []
-    for letter in services.queue.dead_letters(LOOK_S if dry_run else 60):
-        try:
-            job = decode(TrainingJob, letter.body)
-        except ContractError:
-            kept.append((letter.body, letter.reason))
-            continue
-        if not dry_run:
-            # In this order a crash between the two leaves a duplicate, which is harmless, not a loss.
-            services.queue.enqueue(job)
-            services.queue.forget(letter)
-        sent.append((job.job_id, letter.reason))
-    return sent, kept
+def _redrive(services: CloudServices, dry_run: bool) -> dict[str, list[dict[str, Any]]]:
+    """{"sent": job_id and reason of what went back, "left": body and reason of what did not}."""
+    sent: list[dict[str, Any]] = []
+    left: list[dict[str, Any]] = []
+    hidden = services.queue.dead_letters(HIDDEN_S)
+    try:
+        for letter in tuple(hidden):
+            try:
+                job = decode(TrainingJob, letter.body)
+            except ContractError:
+                left.append({"body": letter.body, "reason": letter.reason})
+                continue
+            if not dry_run:
+                # In this order a crash between the two leaves a duplicate, which is harmless, not a loss.
+                services.queue.enqueue(job)
+                services.queue.forget(letter)
+                hidden.remove(letter)
+            sent.append({"job_id": job.job_id, "reason": letter.reason})
+    finally:
+        for letter in hidden:
+            services.queue.release(letter)
+    return {"sent": sent, "left": left}

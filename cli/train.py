@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cli.output import emit, json_option, say
 from shared.errors import InvalidInputError
 
 
@@ -29,6 +30,7 @@ from shared.errors import InvalidInputError
     show_default=True,
     help="Where the .onnx goes; the stable-baselines3 .zip goes beside it.",
 )
+@json_option
 def train(
     preset: str | None,
     observation: str | None,
@@ -37,6 +39,7 @@ def train(
     traces: int | None,
     seed: int | None,
     out: Path,
+    as_json: bool,
 ) -> None:
     """Train a retrain policy with PPO on random drift traces and export it to ONNX.
 
@@ -64,10 +67,14 @@ def train(
     except OSError as exc:
         raise InvalidInputError(f"--out {out}: {exc.strerror}") from exc
     origin = _with_progress(run, recipe, out)
-    click.echo(
+    archive = out.with_suffix(".zip")
+    say(
         f"{out} ({out.stat().st_size / 1024:.0f} KiB) after {origin['seconds']} s, "
-        f"{origin['steps_per_second']} steps/s; stable-baselines3 archive {out.with_suffix('.zip')}"
+        f"{origin['steps_per_second']} steps/s; stable-baselines3 archive {archive}",
+        as_json,
     )
+    if as_json:
+        emit({"policy": str(out), "archive": str(archive), "bytes": out.stat().st_size, "origin": origin})
 
 
 def _with_progress(run: Any, recipe: Any, out: Path) -> dict[str, Any]:

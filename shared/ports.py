@@ -51,6 +51,14 @@ class JobQueue(Protocol):
         """The messages kept, hidden from other readers for `hide_s`."""
         ...
 
+    def dead_letter_count(self) -> int:
+        """About how many messages are kept, those that somebody hides right now among them."""
+        ...
+
+    def release(self, letter: DeadLetter) -> None:
+        """Show a message that `dead_letters` hid to other readers again, now."""
+        ...
+
     def forget(self, letter: DeadLetter) -> None:
         """Remove a message that was kept."""
         ...

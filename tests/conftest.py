@@ -31,6 +31,23 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: fixtures behind which an emulated cloud, a deployed package or a program of its own runs
+EMULATORS = frozenset({"azurite", "cluster", "deployment", "moto", "osls", "own_azurite", "packages", "running"})
+#: fixtures that are the same port in memory and over the emulators, by their parameter
+PORTS = frozenset({"documents", "objects", "queue"})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses an emulator, so that `make test-fast` can leave it out."""
+    for item in items:
+        names = frozenset(getattr(item, "fixturenames", ()))
+        kinds = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        over_a_cloud = PORTS & names and any(isinstance(kind, str) and kind in ("aws", "azure") for kind in kinds)
+        if EMULATORS & names or over_a_cloud:
+            item.add_marker(pytest.mark.emulator)
+
+
 @pytest.fixture(scope="session")
 def a_job() -> Callable[..., TrainingJob]:
     """A function: fields that matter to the test -> a valid job."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,6 +83,7 @@ class MemoryQueue:
 
     messages: list[str] = field(default_factory=list)
     dead: list[tuple[str, str]] = field(default_factory=list)
+    _hidden: dict[tuple[str, str], float] = field(default_factory=dict)  # a dead message -> until when, monotonic
 
     def enqueue(self, job: TrainingJob) -> None:
         """Append the encoded job."""
@@ -96,8 +98,19 @@ class MemoryQueue:
         return len(self.messages)
 
     def dead_letters(self, hide_s: int = 60) -> list[DeadLetter]:
-        """What was kept."""
-        return [DeadLetter(body, reason, body) for body, reason in self.dead]
+        """What was kept and nobody hides."""
+        now_s = time.monotonic()
+        seen = [message for message in self.dead if self._hidden.get(message, now_s) <= now_s]
+        self._hidden |= dict.fromkeys(seen, now_s + hide_s)
+        return [DeadLetter(body, reason, body) for body, reason in seen]
+
+    def dead_letter_count(self) -> int:
+        """How many were kept."""
+        return len(self.dead)
+
+    def release(self, letter: DeadLetter) -> None:
+        """Show it again."""
+        self._hidden.pop((letter.body, letter.reason), None)
 
     def forget(self, letter: DeadLetter) -> None:
         """Remove one."""

@@ -1,4 +1,6 @@
-"""Live progress of a run: a panel in a terminal, a line now and then elsewhere. All on standard error."""
+"""What one watches during a run, on standard error: a live panel in a terminal; elsewhere a line now and then, and one
+for each decision to retrain.
+"""
 
 from __future__ import annotations
 
@@ -71,6 +73,7 @@ class Progress:
         self._console = console
         self._live = Live(console=console, refresh_per_second=REFRESH_PER_S, transient=True)
         self._next_line_min = 0.0
+        self._told: set[str] = set()
 
     def __enter__(self) -> Progress:
         if self._console.is_terminal:
@@ -82,12 +85,20 @@ class Progress:
             self._live.stop()
 
     def show(self, now: Now) -> None:
-        """Draw the panel, or write a line when its time has come."""
+        """Draw the panel, or write what has to be said by now."""
         if self._console.is_terminal:
             self._live.update(panel(now))
-        elif now.minute >= self._next_line_min:
+            return
+        for decision in now.decisions:
+            if decision.action.cloud is not None and decision.decision_id not in self._told:
+                self._told.add(decision.decision_id)
+                self._write(f"{now.arm} {clock(now.minute)} | {_said(decision)}")
+        if now.minute >= self._next_line_min:
             self._next_line_min = now.minute + LINE_EVERY_MIN
-            self._console.print(line(now), soft_wrap=True, highlight=False, markup=False)
+            self._write(line(now))
+
+    def _write(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def panel(now: Now) -> Panel:
@@ -140,12 +151,13 @@ def _latency(now: Now) -> str:
 
 
 def _decision(now: Now) -> str:
-    if not now.decisions:
-        return "none yet"
-    last = now.decisions[-1]
-    if last.action.cloud is None:
-        return last.reason if last.reason.startswith("hold") else f"hold: {last.reason}"
-    return f"retrain on {CLOUD_NAMES[last.action.cloud]}: {last.reason}"
+    return _said(now.decisions[-1]) if now.decisions else "none yet"
+
+
+def _said(decision: Decision) -> str:
+    if decision.action.cloud is None:
+        return decision.reason if decision.reason.startswith("hold") else f"hold: {decision.reason}"
+    return f"retrain on {CLOUD_NAMES[decision.action.cloud]}: {decision.reason}"
 
 
 def _job(now: Now) -> str:

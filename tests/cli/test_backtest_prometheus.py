@@ -88,9 +88,12 @@ def opportune(url: str, hours: float, *arguments: str) -> subprocess.CompletedPr
 
 
 @pytest.mark.slow
-def test_it_says_what_was_done_and_what_would_have_been_saved(prometheus: str) -> None:
-    done = opportune(prometheus, HOURS - 0.5, "--policy", "never", "--policy", "oracle", "--json")
+def test_it_says_what_was_done_and_what_would_have_been_saved(prometheus: str, tmp_path: Path) -> None:
+    picture = tmp_path / "mine.svg"
+    policies = ("--policy", "never", "--policy", "oracle")
+    done = opportune(prometheus, HOURS - 0.5, *policies, "--json", "--picture", str(picture))
     assert done.returncode == 0, done.stderr
+    assert "what you did" in picture.read_text() and "oracle" in picture.read_text()
     answer = json.loads(done.stdout)
     assert answer["actual"]["retrains"] == 1
     assert answer["fit"]["r_squared"] > 0.8

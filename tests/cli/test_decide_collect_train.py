@@ -82,6 +82,32 @@ def test_decide_without_metrics_holds_and_says_why(prometheus: Callable[..., Any
     assert run.returncode == 0
     assert run.stdout.startswith("hold")
     assert "no samples" in run.stdout
+    assert run.stdout.count("no samples") == 1
+    assert run.stdout.splitlines()[0].count("hold") == 1
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_decide_without_a_prometheus_says_so_once_and_fails(typed, as_json: bool) -> None:
+    run = typed("decide", "--prometheus", "http://127.0.0.1:9", *(["--json"] if as_json else []))
+    assert run.returncode == 1
+    assert run.stderr.startswith("opportune: Prometheus at http://127.0.0.1:9 did not answer: ")
+    assert run.stderr.count("\n") == run.stderr.count("hold") == 1
+    if as_json:
+        assert json.loads(run.stdout)["action"] == 0
+    else:
+        assert run.stdout == ""
+
+
+def test_collect_needs_no_more_than_a_prometheus_and_a_folder(drifting: str, tmp_path: Path, typed) -> None:
+    run = typed("collect", "--prometheus", drifting, "--out", str(tmp_path / "history"), "--json")
+    assert run.returncode == 0, run.stderr
+    told = json.loads(run.stdout)
+    assert told["vectors"] == 7 * 24 * 60 + 1
+    assert Path(told["csv"]).is_file() and Path(told["parquet"]).is_file()
+    assert told["missing"]["redeploys"] == told["vectors"]
+    again = typed("backtest", told["csv"])
+    assert again.returncode == 2
+    assert "opportune backtest --prometheus URL" in again.stderr
 
 
 def test_collect_writes_both_files_with_gaps_left_empty(drifting: str, tmp_path: Path) -> None:
@@ -116,8 +142,10 @@ def test_collect_writes_both_files_with_gaps_left_empty(drifting: str, tmp_path:
         (("decide", "--policy", "absent.onnx"), "absent.onnx"),
     ],
 )
-def test_a_wrong_option_is_one_line_and_exit_code_2(drifting: str, arguments: tuple[str, ...], told: str) -> None:
-    run = opportune(arguments[0], "--prometheus", drifting, *arguments[1:])
+def test_a_wrong_option_is_one_line_and_exit_code_2(
+    drifting: str, arguments: tuple[str, ...], told: str, typed
+) -> None:
+    run = typed(arguments[0], "--prometheus", drifting, *arguments[1:])
     assert run.returncode == 2
     assert told in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -11,18 +10,20 @@ import pytest
 
 from cli.demo import Minutes
 
-ROOT = Path(__file__).parents[2]
 
+@pytest.fixture
+def refused(typed) -> Callable[..., str]:
+    """A function: wrong arguments -> the one line that is said."""
 
-def refused(*arguments: str) -> str:
-    """The one line that is said."""
-    command = [sys.executable, "-m", "cli.main", "demo", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("opportune: ")
-    return line
+    def run(*arguments: str) -> str:
+        done = typed("demo", *arguments)
+        assert done.returncode == 2, done.stderr
+        assert done.stdout == ""
+        (line,) = done.stderr.strip().splitlines()
+        assert line.startswith("opportune: ")
+        return str(line)
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -33,18 +34,18 @@ def refused(*arguments: str) -> str:
         (["--every", "soon"], "'soon' is not a duration"),
         (["--compare", "nothing"], "--compare"),
         (["--sed", "1"], "No such option"),
-        (["--policy", "oracel"], "oracel"),
+        (["--policy", "oracel"], "--policy oracel: no such policy; choose from ppo, always,"),
         (["--policy", "missing.onnx"], "missing.onnx"),
         (["--questions", "missing.jsonl"], "missing.jsonl"),
         (["--arrivals", "missing.csv"], "missing.csv"),
     ],
 )
-def test_a_wrong_option_is_one_line(arguments: list[str], said: str, tmp_path: Path) -> None:
+def test_a_wrong_option_is_one_line(arguments: list[str], said: str, refused, tmp_path: Path) -> None:
     assert said in refused(*arguments, "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
-def test_files_that_do_not_parse_name_the_line(tmp_path: Path) -> None:
+def test_files_that_do_not_parse_name_the_line(refused, tmp_path: Path) -> None:
     questions = tmp_path / "q.jsonl"
     questions.write_text('{"question": "a", "answers": ["b"]}\n{"question": 3}\n')
     assert "line 2" in refused("--questions", str(questions))
@@ -55,7 +56,7 @@ def test_files_that_do_not_parse_name_the_line(tmp_path: Path) -> None:
     assert "line 3" in refused("--arrivals", str(arrivals))
 
 
-def test_an_output_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_written(refused, tmp_path: Path) -> None:
     taken = tmp_path / "file"
     taken.write_text("")
     assert str(taken) in refused("--out", str(taken / "below"))

@@ -125,6 +125,19 @@ def test_a_dead_letter_is_read_back_with_its_reason_and_forgotten(queue):
     assert queue.queue.dead_letters() == []
 
 
+def test_a_dead_letter_that_is_left_is_counted_while_hidden_and_shown_again_when_released(queue):
+    before = queue.queue.dead_letter_count()
+    queue.queue.dead_letter("{oops", "TrainingJob: not JSON")
+    (letter,) = queue.queue.dead_letters(60)
+    assert queue.queue.dead_letters(60) == []
+    assert queue.queue.dead_letter_count() == before + 1
+    queue.queue.release(letter)
+    (again,) = queue.queue.dead_letters(60)
+    assert (again.body, again.reason) == ("{oops", "TrainingJob: not JSON")
+    queue.queue.forget(again)
+    assert queue.queue.dead_letter_count() == before
+
+
 def test_the_depth_counts_waiting_jobs(queue, a_job):
     before = queue.queue.depth()
     queue.queue.enqueue(a_job())

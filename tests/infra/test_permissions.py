@@ -44,7 +44,7 @@ NEEDED = {
     "sts:GetWebIdentityToken": FUNCTIONS,
 }
 #: called by `opportune doctor`, `status` and `redrive`, with the permissions of whoever types them
-BY_A_PERSON = {"sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"}
+BY_A_PERSON = {"sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"}
 #: not called by our code: by Lambda for the function, or checked by a service because of what a request says
 IMPLIED = {
     "ec2:*": FUNCTIONS,  # the network interfaces of a function in a VPC

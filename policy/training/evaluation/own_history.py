@@ -41,6 +41,7 @@ class Answer:
     """What one policy would have done. Dollars over the whole history; `saved_usd` against what you did."""
 
     policy: str
+    decisions: tuple[int, ...]  # one action per step
     starts: tuple[int, ...]  # steps of its retrains
     cost_usd: float
     mean_quality: float
@@ -172,6 +173,7 @@ def answer(
         answers.append(
             Answer(
                 policy=policy,
+                decisions=tuple(point[policy]),
                 starts=tuple(t for t, action in enumerate(point[policy]) if action),
                 cost_usd=score.cost_usd,
                 mean_quality=score.mean_quality,

@@ -129,7 +129,9 @@ def load(path: Path) -> Trace:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: np.asarray(archive[name]) for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as exc:
-        raise InvalidInputError(f"{path}: not a readable .npz trace: {exc}") from exc
+        # numpy's own words for a foreign file advise to load it unsafely
+        reason = "it holds something else than arrays of numbers" if "pickle" in str(exc) else str(exc)
+        raise InvalidInputError(f"{path}: not a readable .npz trace: {reason}") from exc
     except AttributeError as exc:  # np.load returned a bare array (a .npy under another name)
         raise InvalidInputError(f"{path}: holds one array, not a trace (.npz) of named arrays") from exc
     where = str(path)

@@ -58,6 +58,22 @@ class SqsQueue:
                     found.append(DeadLetter(message["Body"], reason, message["ReceiptHandle"]))
         return found
 
+    def dead_letter_count(self) -> int:
+        """About how many messages are kept, hidden ones among them."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        with translated(f"SQS queue {self._dead_letter_queue}"):
+            url = self._url(self._dead_letter_queue)
+            answer = self._session.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)
+        return sum(int(answer["Attributes"][name]) for name in names)
+
+    def release(self, letter: DeadLetter) -> None:
+        """Show a hidden message again."""
+        with translated(f"SQS queue {self._dead_letter_queue}"):
+            url = self._url(self._dead_letter_queue)
+            self._session.client("sqs").change_message_visibility(
+                QueueUrl=url, ReceiptHandle=letter.receipt, VisibilityTimeout=0
+            )
+
     def forget(self, letter: DeadLetter) -> None:
         """Remove a message that was kept."""
         with translated(f"SQS queue {self._dead_letter_queue}"):

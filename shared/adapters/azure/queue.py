@@ -62,6 +62,17 @@ class StorageQueue:
             messages = list(self._poison.receive_messages(messages_per_page=_PAGE, visibility_timeout=hide_s))
         return [DeadLetter(*_poisoned(m.content), f"{m.id} {m.pop_receipt}") for m in messages]
 
+    def dead_letter_count(self) -> int:
+        """About how many messages are kept, hidden ones among them."""
+        with translated(f"Azure queue {self._settings.poison_queue}"):
+            return int(self._poison.get_queue_properties().approximate_message_count)
+
+    def release(self, letter: DeadLetter) -> None:
+        """Show a hidden message again."""
+        message_id, _, receipt = letter.receipt.partition(" ")
+        with translated(f"Azure queue {self._settings.poison_queue}"):
+            self._poison.update_message(message_id, receipt, visibility_timeout=0)
+
     def forget(self, letter: DeadLetter) -> None:
         """Remove a message that was kept."""
         message_id, _, receipt = letter.receipt.partition(" ")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
 from local.demo.load_generator import Outcome
 from local.demo.progress import Now, Progress, line, panel
-from shared.contracts import Cloud
+from shared.contracts import Action, Cloud
 
 
 def outcome(due_s: float, cloud: Cloud, bleu1: float | None) -> Outcome:
@@ -45,3 +46,15 @@ def test_without_a_terminal_a_line_every_few_minutes() -> None:
         for tenth in range(100):
             progress.show(moment(tenth / 10, []))
     assert console.file.getvalue().count("\n") == 2  # type: ignore[attr-defined]
+
+
+def test_without_a_terminal_every_retrain_has_its_line_once(a_decision) -> None:
+    console = Console(file=io.StringIO(), force_terminal=False)
+    decided = [a_decision(decision_id="1"), a_decision(Action.RETRAIN_AZURE, decision_id="2", reason="quality fell")]
+    with Progress(console) as progress:
+        progress.show(moment(0, []))
+        for tenth in range(1, 20):  # no line of the ordinary kind is due
+            progress.show(replace(moment(tenth / 10, []), decisions=[*decided, a_decision(decision_id="3")]))
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert told.count("adaptive 0:00 | retrain on Azure: quality fell") == 1
+    assert told.count("\n") == 2
