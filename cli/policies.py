@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from typing import Final
 
+from policy.catalogue import BACKTEST_ONLY, DEPLOYABLE, REFERENCE, SHIPPED, check_deployable
 from shared.errors import InvalidInputError
 
-#: the shipped network that a service is offered, and the networks of a back-test
-SHIPPED: Final = ("ppo",)
-REPLAYED: Final = ("ppo", "ppo-paper")
-ORACLE: Final = "oracle"
+OPTIMAL: Final = "oracle"
 
 
 def offered(*, replayed: bool = False) -> list[str]:
     """Names for `--policy`: what a service can run, or all that can be replayed."""
-    from policy.rules.registry import RIVALS
-
+    rules = [name for name in DEPLOYABLE if name not in SHIPPED]
     if replayed:
-        return [*REPLAYED, *sorted(RIVALS), ORACLE]
-    return [*SHIPPED, *sorted(name for name, (module, _) in RIVALS.items() if module.startswith("policy.rules."))]
+        return [*SHIPPED, *REFERENCE, *sorted({*rules, *BACKTEST_ONLY}), OPTIMAL]
+    return [*SHIPPED, *sorted(rules)]
 
 
 def check(name: str, option: str = "--policy", *, replayed: bool = False) -> None:
     """Refuse a name that is none, with those there are. Files are checked by who loads them.
 
     Raises:
-        InvalidInputError: no such policy.
+        InvalidInputError: no such policy, or none that a service can run.
     """
-    from policy.rules.registry import RIVALS
-
-    if name.endswith(".onnx") or name in RIVALS or name in REPLAYED or (replayed and name == ORACLE):
+    if name.endswith(".onnx") or (replayed and name in offered(replayed=True)):
         return
-    names = ", ".join(offered(replayed=replayed))
-    raise InvalidInputError(f"{option} {name}: no such policy; choose from {names}, or give a .onnx file")
+    if replayed:
+        names = ", ".join(offered(replayed=True))
+        raise InvalidInputError(f"{option} {name}: no such policy; choose from {names}, or give a .onnx file")
+    try:
+        check_deployable(name)
+    except InvalidInputError as exc:
+        raise InvalidInputError(f"{option} {name}: {exc}") from exc

@@ -125,7 +125,7 @@ def optimum(case: Case, start: int, serving: Model) -> float:
     return best(start, serving)
 
 
-class _Timeline(TimelineDataset):  # type: ignore[misc]
+class _Timeline(TimelineDataset):
     num_steps = STEPS
 
     def get_train_block(self, step: int) -> list[int]:
@@ -138,7 +138,7 @@ class _Timeline(TimelineDataset):  # type: ignore[misc]
         return 0 if step == 0 else 100  # step 0 has its model already
 
 
-class _Losses(ModelAdapter):  # type: ignore[misc]
+class _Losses(ModelAdapter):
     def __init__(self, case: Case) -> None:
         self._case = case
 
