@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import functools
 import gc
+import logging
 import os
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from functions.clouds import Deps
 from policy.catalogue import check_deployable
 from shared.contracts import Cloud
+from shared.errors import ConfigurationError
 from shared.ports import CloudServices, MetricsSource
 from shared.records import State
 from shared.settings import Settings
@@ -27,15 +29,40 @@ if TYPE_CHECKING:
     from shared.adapters.azure.credential import Credential
 
 
-@functools.cache
+log = logging.getLogger("opportune.functions")
+
+#: secrets that the environment only refers to are read again after so long: they may have been rotated
+SECRETS_S: Final = 300.0
+_last: dict[Cloud, Settings] = {}
+
+
 def settings(cloud: Cloud) -> Settings:
     """The process's settings; `cloud` is the one this function runs in, whatever the environment says."""
+    return _settings(cloud, int(time.monotonic() // SECRETS_S))
+
+
+@functools.lru_cache(maxsize=2)
+def _settings(cloud: Cloud, period: int) -> Settings:
     env = {**os.environ, "OPPORTUNE_CLOUD": cloud}
     if cloud == "aws":
         from functions.aws.secrets import resolved
 
-        env = resolved(env)
-    return Settings.from_env(env)
+        try:
+            env = resolved(env)
+        except ConfigurationError as exc:
+            if cloud not in _last:
+                raise
+            log.warning("secrets not read again", extra={"action": "settings", "reason": str(exc)})
+            return _last[cloud]
+    _last[cloud] = Settings.from_env(env)
+    return _last[cloud]
+
+
+def forget() -> None:
+    """As if the process had just begun."""
+    _last.clear()
+    for cached in (_settings, _deps, _web_app):
+        cached.cache_clear()
 
 
 @functools.cache
@@ -98,10 +125,13 @@ def configured_clouds(cfg: Settings) -> tuple[Cloud, ...]:
     return (*(("aws",) if aws else ()), *(("azure",) if azure else ()))
 
 
-@functools.cache
 def deps(cloud: Cloud) -> Deps:
-    """Dependencies of the scheduled and the training functions in `cloud`."""
-    cfg = settings(cloud)
+    """Dependencies of the scheduled and the training functions in `cloud`; made again when a secret changed."""
+    return _deps(cloud, settings(cloud))
+
+
+@functools.lru_cache(maxsize=2)
+def _deps(cloud: Cloud, cfg: Settings) -> Deps:
     check_deployable(cfg.policy)
     notifier = None
     if cfg.pushgateway_url:
@@ -139,15 +169,18 @@ def _policy(cfg: Settings) -> Policy:
     return live_policy(cfg.policy, cfg.static_every_slots)
 
 
-@functools.cache
 def web_app(cloud: Cloud) -> Flask:
-    """The HTTP function in `cloud`."""
+    """The HTTP function in `cloud`; made again when a secret changed."""
+    return _web_app(cloud, settings(cloud))
+
+
+@functools.lru_cache(maxsize=2)
+def _web_app(cloud: Cloud, cfg: Settings) -> Flask:
     from functions.routing.inference import Inference, RouteCache
     from functions.routing.router import Router
     from functions.web.app import create_app
     from shared.adapters.inference import CloudInference
 
-    cfg = settings(cloud)
     state = State(cloud_services(cloud, cfg).documents)
     routes = RouteCache(lambda: state.routes(cfg.service), time.monotonic, cfg.route_ttl_seconds)
     client = CloudInference(cfg, aws_session(), azure_credential())

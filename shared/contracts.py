@@ -27,7 +27,8 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 LONGEST_SERVICE: Final = 47
 ServiceName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=LONGEST_SERVICE)]
 #: ids are keys of documents; DynamoDB and Azure Table both limit a key to about 1,000 bytes
-Id = Annotated[str, Meta(min_length=1, max_length=128)]
+LONGEST_ID: Final = 128
+Id = Annotated[str, Meta(min_length=1, max_length=LONGEST_ID)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Meta(ge=0.0)]

@@ -38,7 +38,7 @@ def middleware() -> Middleware:
 @blueprint.function_name("http")
 @blueprint.route(
     route="{*path}",
-    methods=[func.HttpMethod.GET, func.HttpMethod.POST, func.HttpMethod.PUT, func.HttpMethod.DELETE],
+    methods=list(func.HttpMethod),  # what there is no route for is the app's to say
     auth_level=func.AuthLevel.ANONYMOUS,
 )
 def http(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:

@@ -32,7 +32,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from functions.routing.inference import Inference
-from shared.contracts import job_id_for
+from shared.contracts import LONGEST_ID, job_id_for
 from shared.errors import BodyTooLargeError, InvalidInputError, NotFoundError, OpportuneError
 from shared.headers import requested_timeout_s
 from shared.ports import Clock
@@ -94,9 +94,9 @@ def create_app(settings: Settings, state: State, inference: Inference, clock: Cl
 
     @app.get("/decisions/<decision_id>")
     def decision(decision_id: str) -> Response:
-        found = state.decision(decision_id)
+        found = state.decision(decision_id) if len(decision_id) <= LONGEST_ID else None
         if found is None:
-            raise NotFoundError(f"no decision {decision_id!r}; GET /decisions lists them")
+            raise NotFoundError(f"no decision {decision_id[:LONGEST_ID]!r}; GET /decisions lists them")
         return _json(found)
 
     @app.get("/jobs")
@@ -184,7 +184,9 @@ def _body() -> dict[str, Any]:
     raw = request.get_data(cache=False)
     try:
         body = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except RecursionError as exc:
+        raise InvalidInputError("the body is not JSON of ours: nested too deeply") from exc
+    except ValueError as exc:  # msgspec's and Unicode's errors, and numbers of more digits than Python reads
         raise InvalidInputError(f"the body is not JSON: {exc}") from exc
     if not isinstance(body, dict):
         raise InvalidInputError("the body must be a JSON object")

@@ -77,12 +77,11 @@ def real_world(world, cloud, settings, rng):
     return memory
 
 
-def storm(make_job, cloud, size, rng):
+def storm(world, cloud, size, rng):
     """Jobs delivered once to many times among malformed messages, shuffled: (job ids, messages, malformed -> why)."""
     run = rng.randrange(10**6)  # the stores outlive one test
     jobs = [
-        make_job(cloud=cloud, service=f"{cloud}{run}x{n}", job_id=f"{cloud}{run}x{n}-1")
-        for n in range(int(JOBS * size))
+        world.decided(cloud, service=f"{cloud}{run}x{n}", job_id=f"{cloud}{run}x{n}-1") for n in range(int(JOBS * size))
     ]
     valid = [encode(job).decode() for job in jobs]
     malformed = dict(rubbish(valid[0], cloud, n) for n in range(int(RUBBISH * size)))
@@ -115,15 +114,13 @@ def check(memory, wanted, kept, malformed):
     assert not {body: reason for body, reason in kept.items() if malformed[body] not in reason}
 
 
-def test_over_sqs_every_valid_job_starts_once_and_every_malformed_message_is_kept(
-    moto, world, job, now, monkeypatch, rng
-):
+def test_over_sqs_every_valid_job_starts_once_and_every_malformed_message_is_kept(moto, world, now, monkeypatch, rng):
     memory = real_world(world, "aws", world.settings, rng)
     monkeypatch.setattr(retrain, "deps", world.deps)
     monkeypatch.setattr(retrain, "time", SimpleNamespace(time=lambda: now))
     sqs = boto3.client("sqs")
     source, dead = (sqs.get_queue_url(QueueName=n)["QueueUrl"] for n in ("opportune-retrain", "opportune-retrain-dlq"))
-    wanted, messages, malformed = storm(job, "aws", SIZE, rng)
+    wanted, messages, malformed = storm(world, "aws", SIZE, rng)
     sqs_drained(sqs, dead)
     redelivered, waiting, kept = 0, 0, {}
     for batches in itertools.count():
@@ -219,7 +216,7 @@ class HostQueue:
 
 
 def test_over_storage_queue_every_valid_job_starts_once_and_every_malformed_message_is_kept(
-    azurite, world, job, now, monkeypatch, rng
+    azurite, world, now, monkeypatch, rng
 ):
     settings = msgspec.structs.replace(azurite, cloud="azure")
     memory = real_world(world, "azure", settings, rng)
@@ -228,7 +225,7 @@ def test_over_storage_queue_every_valid_job_starts_once_and_every_malformed_mess
     source, poison = HostQueue(settings, "opportune-retrain"), HostQueue(settings, "opportune-retrain-poison")
     source.drain()
     poison.drain()
-    wanted, messages, malformed = storm(job, "azure", SIZE, rng)
+    wanted, messages, malformed = storm(world, "azure", SIZE, rng)
     function = azure_queue.blueprint._function_builders[0]._function.get_user_function()
     redelivered, waiting = 0, 0
     while True:

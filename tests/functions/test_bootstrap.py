@@ -12,12 +12,9 @@ from shared.settings import Settings
 def fresh(monkeypatch):
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
-    caches = (bootstrap.settings, bootstrap.deps, bootstrap.web_app)
-    for cache in caches:
-        cache.cache_clear()
+    bootstrap.forget()
     yield
-    for cache in caches:
-        cache.cache_clear()
+    bootstrap.forget()
 
 
 @pytest.mark.parametrize(
@@ -45,6 +42,27 @@ def test_dependencies_are_built_once_and_without_any_network():
     assert first is bootstrap.deps("aws")
     assert first.home == first.own.cloud == "aws"
     assert first.notifier is None
+
+
+def test_a_rotated_secret_is_read_again_after_minutes_and_an_old_one_serves_while_it_cannot_be(monkeypatch):
+    secrets, clock = {"value": "old"}, {"s": 1000.0}
+
+    def resolved(env):
+        if secrets["value"] is None:
+            raise ConfigurationError("OPPORTUNE_PROMETHEUS_TOKEN", "ssm:x", "a parameter: throttled")
+        return {**env, "OPPORTUNE_PROMETHEUS_TOKEN": secrets["value"]}
+
+    monkeypatch.setattr("functions.aws.secrets.resolved", resolved)
+    monkeypatch.setattr(bootstrap.time, "monotonic", lambda: clock["s"])
+    first, app = bootstrap.deps("aws"), bootstrap.web_app("aws")
+    secrets["value"] = "new"
+    assert bootstrap.deps("aws") is first, "not in every tick"
+    clock["s"] += bootstrap.SECRETS_S
+    assert bootstrap.deps("aws").settings.prometheus_token == "new"
+    assert bootstrap.web_app("aws") is not app, "the old operator token is valid no more"
+    secrets["value"] = None
+    clock["s"] += bootstrap.SECRETS_S
+    assert bootstrap.deps("aws").settings.prometheus_token == "new"
 
 
 def test_a_wrong_setting_is_named(monkeypatch):

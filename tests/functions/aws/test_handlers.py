@@ -14,7 +14,7 @@ import pytest
 from functions import bootstrap
 from functions.aws import http, retrain, schedule, training_events
 from functions.scheduling.tick import tick
-from shared.contracts import JobStatus, encode
+from shared.contracts import JobStatus
 from shared.errors import ContractError, UnavailableError
 
 EVENTS = Path(__file__).parent / "events"
@@ -57,7 +57,7 @@ def test_a_scheduled_event_is_one_tick(aws):
 
 
 def test_a_batch_starts_its_jobs_and_keeps_a_malformed_message(aws, job):
-    answer = retrain.handler(batch(encode(job()).decode(), "{oops"), CONTEXT)
+    answer = retrain.handler(batch(aws.message(), "{oops"), CONTEXT)
     assert answer == {"batchItemFailures": []}
     assert len(aws.training().started) == 1
     assert aws.queue().dead[0][0] == "{oops"
@@ -72,7 +72,7 @@ def test_only_the_messages_that_failed_come_back(aws, job):
         real(job, data_uri, parent_uri)
 
     aws.clouds["aws"].training.start = start
-    bodies = [encode(job(service=name, job_id=f"{name}-1")).decode() for name in ("good", "bad", "fine")]
+    bodies = [aws.message(service=name, job_id=f"{name}-1") for name in ("good", "bad", "fine")]
     assert retrain.handler(batch(*bodies), CONTEXT) == {"batchItemFailures": [{"itemIdentifier": "m1"}]}
     assert [j.job_id for j, _, _ in aws.training().started] == ["good-1", "fine-1"]
 
@@ -82,12 +82,12 @@ def test_a_batch_that_fails_as_a_whole_is_reported_message_by_message(aws, job):
         raise UnavailableError("SageMaker", "ThrottlingException")
 
     aws.clouds["aws"].training.start = start
-    answer = retrain.handler(batch(encode(job()).decode()), CONTEXT)
+    answer = retrain.handler(batch(aws.message()), CONTEXT)
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
 
 
 def test_a_completion_event_brings_the_model_live(aws, job, artifact):
-    retrain.handler(batch(encode(job()).decode()), CONTEXT)
+    retrain.handler(batch(aws.message()), CONTEXT)
     aws.training().finish(JOB, artifact=artifact(JOB))
     answer = training_events.handler(event("training_completed"), CONTEXT)
     assert answer == {"job_id": JOB, "status": "live"}
@@ -108,9 +108,9 @@ def web(world, now, monkeypatch):
     for url, cloud in (("http://127.0.0.1:9", "aws"), ("http://127.0.0.1:9/azure", "azure")):
         world.host(cloud).url = url
     tick(world.deps(), now + 60)
-    bootstrap.web_app.cache_clear()
+    bootstrap.forget()
     yield world
-    bootstrap.web_app.cache_clear()
+    bootstrap.forget()
 
 
 def test_an_http_event_of_either_encoding_is_answered_in_json(web):
@@ -128,6 +128,14 @@ def test_other_routes_through_the_gateway(web):
     request = event("http_v2") | {"rawPath": "/nothing"}
     request["requestContext"]["http"] |= {"method": "GET", "path": "/nothing"}
     assert http.handler(request, CONTEXT)["statusCode"] == 404
+
+
+@pytest.mark.parametrize(("path", "status"), [("/prod/healthz", 200), ("/prod", 404), ("/production/healthz", 404)])
+def test_a_stage_with_a_name_is_no_part_of_the_apps_addresses(web, path, status):
+    request = event("http_v2") | {"rawPath": path, "body": ""}
+    request["requestContext"]["stage"] = "prod"
+    request["requestContext"]["http"] |= {"method": "GET", "path": path}
+    assert http.handler(request, CONTEXT)["statusCode"] == status
 
 
 def test_one_log_line_is_one_json_object_with_the_trace(aws, job):

@@ -94,7 +94,7 @@ def test_an_event_without_a_run_fails_loudly(azure):
 
 @pytest.mark.parametrize("body", [b"{oops", b"\xff\xfe", encode])
 def test_a_malformed_message_is_poisoned_with_its_reason_not_retried(azure, job, body):
-    raw = encode(job(cloud="aws")) if callable(body) else body
+    raw = azure.message("aws").encode() if callable(body) else body
     user_function("retrain")(func.queue.QueueMessage(id="1", body=raw))
     assert azure.queue("azure").dead[0][1]
 
@@ -109,7 +109,7 @@ def ask(world, now, monkeypatch):
         bootstrap, "settings", lambda cloud: world.deps(cloud, request_timeout_seconds=0.5, open_records=True).settings
     )
     monkeypatch.setattr(bootstrap, "cloud_services", lambda cloud, cfg: world.clouds[cloud])
-    bootstrap.web_app.cache_clear()
+    bootstrap.forget()
     http.middleware.cache_clear()
 
     def send(method, path, body=None):
@@ -121,7 +121,7 @@ def ask(world, now, monkeypatch):
         return answer.status_code, json.loads(answer.get_body()), answer.headers
 
     yield send
-    bootstrap.web_app.cache_clear()
+    bootstrap.forget()
     http.middleware.cache_clear()
 
 

@@ -112,6 +112,20 @@ def test_a_bug_is_a_500_in_json_without_its_insides(browser, endpoints):
     assert answer.json["trace_id"]
 
 
+@pytest.mark.parametrize(
+    "body", [b"[" * 1_500, b'{"question": ' + b"[" * 1_500, b'{"question": ' + b"9" * 1_900 + b"}", b"\xff", b"{oops"]
+)
+def test_a_body_that_no_reader_can_take_is_a_400(browser, body):
+    for route in ("/predict", "/feedback"):
+        answer = browser.post(route, data=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400, answer.text
+        assert answer.json["error"]
+
+
+def test_an_id_longer_than_any_is_not_there(browser):
+    assert browser.get(f"/decisions/{'x' * 2000}").status_code == 404
+
+
 @pytest.mark.parametrize("value", ["0", "-5", "soon", "1.5", "٣"])
 def test_a_wrong_deadline_is_a_400(browser, value):
     answer = browser.post("/predict", json={"question": "q"}, headers={"X-Opportune-Deadline-Ms": value.encode()})
