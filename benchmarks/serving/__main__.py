@@ -107,7 +107,7 @@ def main() -> None:
             return
         rows = compare(prepare(Path(scratch), options), options)
     if options.json:
-        print(json.dumps({"rows": [asdict(row) for row in rows]}))
+        print(json.dumps({"settings": settings_of(options), "rows": [asdict(row) for row in rows]}, indent=1))
         return
     for name in Row.__dataclass_fields__:
         print(f"{name:24}" + "".join(f"{_shown(getattr(row, name)):>14}" for row in rows))
@@ -230,6 +230,12 @@ def _same(some: Sequence[list[int]], others: Sequence[list[int]]) -> float:
 def note(text: str) -> None:
     """Progress and remarks go to stderr, so that --json stays JSON."""
     print(text, file=sys.stderr, flush=True)
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, object]:
+    """What was measured, beside the rows."""
+    names = ("shape", "clients", "requests", "rounds", "tokens", "threads", "seed")
+    return {name: getattr(options, name) for name in names}
 
 
 def _shown(value: object) -> str:

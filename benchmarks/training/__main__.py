@@ -260,10 +260,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         rows = compare(options, Path(scratch))
     if options.json:
-        print(json.dumps({"rows": [asdict(row) for row in rows]}))
+        print(json.dumps({"settings": settings_of(options), "rows": [asdict(row) for row in rows]}, indent=1))
         return
     for name in Row.__dataclass_fields__:
         print(f"{name:20}" + "".join(f"{_shown(getattr(row, name)):>24}" for row in rows))
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, object]:
+    """What was measured: every option but those that say where to look or how to print."""
+    return {name: value for name, value in vars(options).items() if name not in ("model", "json")}
 
 
 def _shown(value: object) -> str:

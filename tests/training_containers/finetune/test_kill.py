@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from shared.artifact import MANIFEST
 from shared.errors import ModelError
 from tests.training_containers.finetune.conftest import HYPERPARAMETERS, drifted, write_pairs
 from training_containers.model import artifact
@@ -36,7 +37,7 @@ class Jobs:
         # with dropout, so that the state of the random numbers matters too
         config.update(resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1)
         (self.base / "config.json").write_text(json.dumps(config))
-        (self.base / artifact.MANIFEST).unlink()
+        (self.base / MANIFEST).unlink()
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("forked_training.py"))],
             env={**os.environ, "PYTHONPATH": str(Path.cwd()), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"},
@@ -82,7 +83,7 @@ def loadable(folder: Path) -> bool:
 
 def same(folder: Path, reference: Path) -> bool:
     files = [p.relative_to(reference) for p in reference.rglob("*") if p.is_file()]
-    names = [p for p in files if p.name not in (artifact.MANIFEST, "metrics.json")]
+    names = [p for p in files if p.name not in (MANIFEST, "metrics.json")]
     return all(artifact.sha256_of(folder / n) == artifact.sha256_of(reference / n) for n in names)
 
 
