@@ -50,7 +50,7 @@ test: check .venv313/.installed ## everything that must hold, in parallel
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 test-fast: check ## in two minutes: no emulated clouds, nothing slow
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow and not emulator"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow and not emulator"
 
 results: $(READY) ## docs/results.md, its pictures and the README's numbers, from benchmarks/results/*.json
 	@$(BIN)/python -m benchmarks.results

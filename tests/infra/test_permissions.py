@@ -163,6 +163,7 @@ AZURE_NEEDED = {
     ("blob", "PUT"): f"{_STORAGE}/blobServices/containers/blobs/write",
     ("queue", "GET"): f"{_STORAGE}/queueServices/queues/messages/read",
     ("queue", "POST"): f"{_STORAGE}/queueServices/queues/messages/write",
+    ("queue", "PUT"): f"{_STORAGE}/queueServices/queues/messages/write",
     ("queue", "DELETE"): f"{_STORAGE}/queueServices/queues/messages/delete",
     ("table", "GET"): f"{_STORAGE}/tableServices/tables/entities/read",
     ("table", "POST"): f"{_STORAGE}/tableServices/tables/entities/add/action",
