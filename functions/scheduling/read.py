@@ -67,7 +67,9 @@ def read(deps: Deps, now_s: float, *, observe: bool = True) -> View:
         served=served,
     )
     for what, why in view.conditions().items():
-        log.warning("not read: %s", what, extra={"action": "read", "what": what, "reason": why})
+        # what is skipped stays skipped until a person looks: that is an error, and an alarm
+        level = logging.ERROR if "skipped" in what else logging.WARNING
+        log.log(level, "not read: %s", what, extra={"action": "read", "what": what, "reason": why})
     return view
 
 

@@ -142,7 +142,15 @@ def test_what_holds_data_is_private_encrypted_and_kept(template):
 def test_every_alarm_reaches_a_person(template):
     alarms = [r["Properties"] for r in template()["Resources"].values() if r["Type"] == "AWS::CloudWatch::Alarm"]
     told = {alarm["AlarmName"].rpartition("-dev-")[2] for alarm in alarms}
-    assert told == {"dead-letters", "tick-failing", "tick-missing", "retrain-errors", "http-error-rate"}
+    assert told == {
+        "dead-letters",
+        "errors-logged",
+        "http-error-rate",
+        "retrain-errors",
+        "retrain-stuck",
+        "tick-failing",
+        "tick-missing",
+    }
     assert all(alarm["AlarmActions"] == [{"Ref": "AlarmTopic"}] for alarm in alarms)
 
 
