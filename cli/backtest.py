@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from cli.output import console, emit, json_option, say
-from cli.picture import Line, Panel, svg
+from cli.picture import Panel, line_of, svg
 from shared.errors import InvalidInputError
 
 DEFAULT_POLICIES = ("ppo", "never", "static", "periodic", "cusum", "regret", "oracle")
@@ -164,17 +164,6 @@ def _panels(runs: Sequence[Any]) -> list[Panel]:
         lines = [line_of(policy, trace, decisions) for policy, decisions in plans.items()]
         panels.append(Panel(f"{trace.name}: quality of the serving model", lines, x_per_step=trace.step_minutes / 60.0))
     return panels
-
-
-def line_of(policy: str, trace: Any, decisions: Sequence[int]) -> Line:
-    """A policy's quality at each step, with its retrains."""
-    import numpy as np
-
-    from policy.training.simulator.cost import run_cost
-
-    quality = trace.quality[run_cost(trace, decisions).serving, np.arange(trace.steps)]
-    marks = [(t, action - 1) for t, action in enumerate(decisions) if action]
-    return Line(policy, [float(q) for q in quality], marks)
 
 
 def _draw(panels: Sequence[Panel], heading: str, picture: Path) -> None:

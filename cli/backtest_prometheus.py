@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cli.output import console, emit
-from cli.picture import Line, Panel
+from cli.picture import Line, Panel, line_of
 from cli.times import parse_time
 from shared.errors import InvalidInputError
 
@@ -54,7 +54,6 @@ def report(
 
 def _panels(result: Any, service: str) -> list[Panel]:
     """Quality as it was measured, and as the decay model puts it under each policy."""
-    from cli.backtest import line_of
 
     trace, measured = result.fitted.trace(), result.fitted.history.quality
     cheaper = int(trace.job_usd[0].argmin())

@@ -24,8 +24,7 @@ def imports_of(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
     """Import statements at any depth, but for those that only a type checker runs."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            for other in node.orelse:
-                yield from imports_of(other)
+            yield from imports_of(ast.Module(node.orelse, []))
         elif isinstance(node, ast.Import | ast.ImportFrom):
             yield node
         else:

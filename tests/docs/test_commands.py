@@ -45,6 +45,7 @@ RUN: dict[tuple[str, ...], tuple[int, ...]] = {
     ("./opportune", "doctor"): (0, 1),
     ("./opportune", "status"): (0,),
     ("./opportune", "pause"): (0,),
+    ("./opportune", "stop"): (0,),
     ("./opportune", "resume"): (0,),
     ("./opportune", "decisions"): (0,),
     ("./opportune", "redrive"): (0,),
