@@ -143,3 +143,8 @@ def test_one_line_on_wsgi_errors_does_not_break_later_requests(ask):
     http.middleware()._wsgi_error_buffer.write("something complained\n")
     assert ask("GET", "/healthz")[0] == 200
     assert ask("GET", "/healthz")[0] == 200
+
+
+def test_the_inner_names_of_the_library_that_are_used_are_still_there():
+    assert callable(func.WsgiMiddleware._handle_errors)
+    assert hasattr(func.WsgiMiddleware(lambda *_: []), "_wsgi_error_buffer")
