@@ -42,7 +42,7 @@ def report(
     settings = Settings.from_env(os.environ)
     step = float(step_s) if step_s else step_seconds(end_s - start_s, settings.slot_seconds)
     source = PrometheusMetrics(url, settings.service, settings.prometheus_token, settings.prometheus_auth)
-    window = source.window(start_s, end_s, step)
+    window = source.explained(source.window(start_s, end_s, step))
     result = answer(history_of_window(window, settings), policies, decider_for, seed)
     document = _document(result, grid_of(window)[0], step)
     if as_json:

@@ -62,7 +62,7 @@ def collect(
         columns[metric] = interpolate(window.series[metric], grid, MAX_GAP_SLOTS * step)
     seen = np.isfinite(np.stack([columns[metric] for metric in METRICS])).any(axis=0)
     if not seen.any():
-        raise NoSamplesError(query("bleu", name, step))
+        raise NoSamplesError(query("bleu", name, step), source.explained(window).missing.get("bleu", ""))
     kept = slice(int(np.argmax(seen)), None)
     table = {metric: values[kept] for metric, values in columns.items()}
     paths = _write(table, out)

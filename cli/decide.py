@@ -48,7 +48,7 @@ def decide(url: str | None, name: str | None, service: str | None, as_json: bool
     )
     window: MetricWindow | MetricsError
     try:
-        window = source.window(*window_of(settings, now_s), settings.slot_seconds)
+        window = source.explained(source.window(*window_of(settings, now_s), settings.slot_seconds))
     except MetricsError as exc:
         window = exc
     context = DecisionContext(

@@ -15,7 +15,9 @@ import urllib3
 from cli.clouds import deployment, service_option
 from cli.main import DONE, PARTLY
 from cli.output import emit, json_option, say
+from shared.addresses import shown
 from shared.contracts import Cloud
+from shared.deadline import bounded
 from shared.errors import ConfigurationError, NoSamplesError, OpportuneError, UnavailableError
 from shared.ports import CloudServices
 from shared.records import State
@@ -23,6 +25,8 @@ from shared.settings import Settings
 
 #: a clock further off than this puts a decision into the wrong slot, and breaks request signatures
 MOST_SKEW_S: Final = 30.0
+#: how long its clock is waited for
+CLOCK_S: Final = 5.0
 #: what makes a cloud take part
 VARIABLE: Final[dict[Cloud, str]] = {"aws": "AWS_REGION", "azure": "OPPORTUNE_AZURE_STORAGE_ACCOUNT"}
 
@@ -90,7 +94,7 @@ def _checks(services: CloudServices, settings: Settings) -> dict[str, Callable[[
         host = services.host.state()
         if not host.version:
             return "nothing serves yet; the first accepted model makes it"
-        return f"serves {host.version} at {host.url}" + ("" if host.healthy else f", not healthy: {host.reason}")
+        return f"serves {host.version} at {shown(host.url)}" + ("" if host.healthy else f", not healthy: {host.reason}")
 
     return {
         "table": table,
@@ -111,14 +115,17 @@ def _policy(settings: Settings) -> str:
 
 def _clock(settings: Settings) -> str:
     """Compare with the clock of Prometheus: decisions are made from its time stamps."""
-    if not settings.prometheus_url.startswith(("http://", "https://")):
-        raise ConfigurationError("OPPORTUNE_PROMETHEUS_URL", settings.prometheus_url, "an http:// or https:// address")
+    from shared.adapters.prometheus import address_of
+
+    where, (url, _) = shown(settings.prometheus_url), address_of(settings.prometheus_url)
     try:
-        answer = urllib3.request("GET", settings.prometheus_url, timeout=5.0, retries=False, redirect=False)
+        answer = bounded(
+            f"Prometheus at {where}",
+            CLOCK_S,
+            lambda: urllib3.request("GET", url, timeout=CLOCK_S, retries=False, redirect=False),
+        )
     except urllib3.exceptions.HTTPError as exc:
-        raise UnavailableError(
-            "Prometheus", f"{settings.prometheus_url}: {type(exc).__name__}; is it running?"
-        ) from exc
+        raise UnavailableError("Prometheus", f"{where}: {type(exc).__name__}; is it running?") from exc
     date = answer.headers.get("Date")
     if date is None:
         return f"{dt.datetime.now(dt.UTC):%H:%M:%S} UTC (Prometheus does not say its own time)"
@@ -139,8 +146,9 @@ def _metrics(settings: Settings) -> str:
         )
     source = PrometheusMetrics(settings.prometheus_url, settings.service, token, settings.prometheus_auth)
     now_s = time.time()
-    window = source.window(*window_of(settings, now_s), settings.slot_seconds)
+    window = source.explained(source.window(*window_of(settings, now_s), settings.slot_seconds))
     missing = [name for name in METRICS if not window.series.get(name) or not window.series[name].values]
     if len(missing) == len(METRICS):
-        raise NoSamplesError(f"any metric of service {settings.service!r}")
-    return f"{settings.prometheus_url} has samples" + (f", none yet of {', '.join(missing)}" if missing else "")
+        raise NoSamplesError(f"any metric of service {settings.service!r}", next(iter(window.missing.values()), ""))
+    told = [name + (f" ({window.missing[name]})" if name in window.missing else "") for name in missing]
+    return f"{shown(settings.prometheus_url)} has samples" + (f", none yet of {', '.join(told)}" if told else "")

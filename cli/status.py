@@ -11,6 +11,7 @@ import msgspec
 
 from cli.clouds import ask, deployment, service_option
 from cli.output import emit, json_option, say
+from shared.addresses import shown
 from shared.contracts import IN_FLIGHT, Decision, JobRecord
 from shared.ports import CloudServices
 from shared.records import State
@@ -52,11 +53,12 @@ def _standing(services: CloudServices, settings: Settings, now_s: float) -> dict
         age_s = now_s - table.heartbeat_s
         late = age_s > settings.standby_after_slots * settings.slot_seconds
         heartbeat = {"age_s": age_s, "late": late, "scheduler": table.scheduler, "epoch": table.epoch}
+    endpoints = [] if table is None else [msgspec.to_builtins(endpoint) for endpoint in table.endpoints]
     return {
         "paused": control.paused,
         "reason": control.reason,
         "heartbeat": heartbeat,
-        "routes": [] if table is None else [msgspec.to_builtins(endpoint) for endpoint in table.endpoints],
+        "routes": [endpoint | {"url": shown(endpoint["url"])} for endpoint in endpoints],
         "running": [_job(record) for record in jobs if record.status in IN_FLIGHT],
         "last_job": _job(ended[-1]) if ended else None,
         "waiting": services.queue.depth(),

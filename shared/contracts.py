@@ -74,6 +74,8 @@ class MetricWindow(Contract, frozen=True, kw_only=True):
     end_s: float
     step_s: Annotated[float, Meta(gt=0)]
     series: dict[str, Series]
+    # metric without samples at the end -> why, as far as the store can tell
+    missing: dict[str, str] = {}
 
 
 class Guardrail(msgspec.Struct, frozen=True, kw_only=True):

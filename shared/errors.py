@@ -19,6 +19,8 @@ OpportuneError
 └── NoEndpointError          no endpoint answered within the caller's deadline
 """
 
+from shared.addresses import shown, without_users
+
 
 class OpportuneError(Exception):
     """Base of every error this project raises on purpose."""
@@ -62,10 +64,10 @@ class MetricsError(OpportuneError):
 
 
 class NoSamplesError(MetricsError):
-    """A query returned no samples."""
+    """A query returned no samples; `why` is what is known of the cause."""
 
-    def __init__(self, query: str) -> None:
-        super().__init__(f"no samples for {query}; is the serving container scraped?")
+    def __init__(self, query: str, why: str = "") -> None:
+        super().__init__(f"no samples for {query}; {why or 'is the serving container scraped?'}")
         self.query = query
 
 
@@ -73,7 +75,7 @@ class MetricsUnavailableError(MetricsError):
     """Prometheus did not answer."""
 
     def __init__(self, url: str, reason: str) -> None:
-        super().__init__(f"Prometheus at {url} did not answer: {reason}")
+        super().__init__(f"Prometheus at {shown(url)} did not answer: {without_users(reason)}")
 
 
 class UnavailableError(OpportuneError):

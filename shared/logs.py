@@ -2,7 +2,8 @@
 
 Loggers are children of `opportune`, in the containers of `training_containers`, and speak at INFO; libraries speak at
 WARNING. What an event is about goes into `extra`: `action`, `trace_id`, `decision_id`,
-`job_id` and whatever else helps. Settings are logged through `Settings.redacted`, never as they are.
+`job_id` and whatever else helps. Settings are logged through `Settings.redacted`, never as they are; user and password
+are taken out of every address in a line all the same.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 from typing import Any, Final
 
+from shared.addresses import without_users
 from shared.contracts import Decision, TrainingJob
 
 _OURS: Final = ("opportune", "training_containers")
@@ -39,7 +41,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
-        return json.dumps(event, default=str, ensure_ascii=False)
+        return without_users(json.dumps(event, default=str, ensure_ascii=False))
 
 
 def log_json(**fixed: Any) -> None:

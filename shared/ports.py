@@ -29,6 +29,10 @@ class MetricsSource(Protocol):
         """The metrics of these names; one without samples has an empty series. Raises MetricsError."""
         ...
 
+    def explained(self, window: MetricWindow) -> MetricWindow:
+        """The window, with why a metric in it has no samples where one has none. Raises nothing."""
+        ...
+
     def served(self, now_s: float, step_s: float) -> dict[Cloud, Served]:
         """Each cloud that has samples. Raises MetricsError when the metrics cannot be had."""
         ...

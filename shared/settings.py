@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from shared.addresses import shown
 from shared.contracts import Cloud, ServiceName
 from shared.errors import ConfigurationError
 
@@ -126,12 +127,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.train_hours_aws if cloud == "aws" else self.train_hours_azure
 
     def redacted(self) -> dict[str, Any]:
-        """Every setting, secrets hidden: safe to log and to show."""
-        return {k: "(hidden)" if _secret(k) and v else v for k, v in msgspec.structs.asdict(self).items()}
+        """Every setting, secrets hidden, addresses without user and password: safe to log and to show."""
+        return {k: _shown(k, v) for k, v in msgspec.structs.asdict(self).items()}
 
 
 def _secret(name: str) -> bool:
     return name.endswith(("_token", "_connection"))
+
+
+def _shown(name: str, value: Any) -> Any:
+    if _secret(name) and value:
+        return "(hidden)"
+    address = isinstance(value, str) and (name.endswith("_url") or "://" in value)
+    return shown(value) if address else value
 
 
 def _allowed(hint: Any, fallback: str) -> str:

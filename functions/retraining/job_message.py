@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared.addresses import without_users
 from shared.contracts import Cloud, Decision, JobRecord, JobStatus, TrainingJob, job_id_for
 from shared.settings import Settings
 
@@ -58,7 +59,8 @@ def difference(cfg: Settings, decision: Decision, job: TrainingJob) -> str | Non
             if isinstance(given, dict):
                 name = next(key for key in sorted({*given, *wanted}) if given.get(key) != wanted.get(key))
                 given, wanted = given.get(name), wanted.get(name)
-            return f"{name} is {given!r:.80}; by the decision and the settings here it is {wanted!r:.80}"
+            given, wanted = (without_users(repr(value))[:80] for value in (given, wanted))
+            return f"{name} is {given}; by the decision and the settings here it is {wanted}"
     return None
 
 

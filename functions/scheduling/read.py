@@ -103,10 +103,14 @@ def observed(deps: Deps, now_s: float) -> tuple[MetricWindow | MetricsError, dic
     """
     cfg = deps.settings
     try:
-        metrics = deps.metrics()
+        metrics = _metrics(deps, deps.metrics)
         window = _metrics(deps, lambda: metrics.window(*window_of(cfg, now_s), cfg.slot_seconds, REQUIRED))
     except MetricsError as exc:
         return exc, {}
+    try:
+        window = _metrics(deps, lambda: metrics.explained(window))
+    except MetricsError as exc:
+        log.warning("metrics without a reason", extra={"action": "read", "reason": str(exc)})
     if len(deps.clouds) == 1:
         (cloud,) = deps.clouds
         latency = window.series["latency"].values

@@ -127,12 +127,12 @@ def history_of(window: MetricWindow, jobs: Sequence[JobRecord], settings: Settin
     for name in REQUIRED:
         times, values = _present(window.series.get(name, Series((), ())))
         if not len(times):
-            raise NoSamplesError(f"{name} of service {window.service}")
+            raise NoSamplesError(f"{name} of service {window.service}", window.missing.get(name, ""))
         age_s = now_s - times[-1]
         if age_s > max_age_s:
             raise MetricsError(
                 f"{name} is stale: its last sample is {age_s:.0f} s old, the limit is {max_age_s:.0f} s; "
-                "is the serving container scraped?"
+                + window.missing.get(name, "is the serving container scraped?")
             )
         of_one = swaps if name in QUALITY else []
         columns[name] = interpolate(window.series[name], grid_s, max(MAX_GAP_SLOTS * step_s, max_age_s), of_one)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import urllib3
 
+from shared.addresses import host_of
 from shared.errors import InvalidInputError, UnavailableError
 
 #: keep-alive connections per endpoint; requests beyond it open their own
@@ -28,7 +28,7 @@ def post(
     try:
         return connections.request("POST", url, body=body, headers=dict(headers), timeout=timeout)
     except urllib3.exceptions.HTTPError as exc:
-        raise UnavailableError(urlsplit(url).netloc, str(exc)) from exc
+        raise UnavailableError(host_of(url), str(exc)) from exc
 
 
 def payload(host: str, status: int, raw: bytes) -> dict[str, Any]:
@@ -61,4 +61,4 @@ class HttpInference:
         """POST `body`; errors as in `post` and `payload`."""
         known = {"Content-Type": "application/json", **headers}
         answer = post(self._pool, url, json.dumps(body).encode(), timeout_s, known)
-        return payload(urlsplit(url).netloc, answer.status, answer.data)
+        return payload(host_of(url), answer.status, answer.data)

@@ -18,13 +18,13 @@ import json
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 import urllib3
 
 from shared.adapters.aws.session import AwsSession, translated
 from shared.adapters.azure.credential import MARGIN_S, workspace_credential
 from shared.adapters.http import HttpInference, payload, pool, post
+from shared.addresses import host_of
 from shared.errors import UnavailableError
 from shared.ports import InferenceClient
 from shared.settings import Settings
@@ -108,7 +108,7 @@ class AzureMLInference:
             InvalidInputError: the container's 4xx.
         """
         target = url.removeprefix(AZURE_ML)
-        what = f"Azure ML endpoint {urlsplit(target).netloc}"
+        what = f"Azure ML endpoint {host_of(target)}"
         give_up = time.monotonic() + timeout_s
         token = self._token.within(timeout_s)
         known = {**_JSON, **headers, "Authorization": f"Bearer {token}"}

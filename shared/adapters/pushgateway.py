@@ -7,6 +7,7 @@ import base64
 import urllib3
 
 from shared.adapters.http import pool
+from shared.addresses import parted, without_users
 from shared.errors import UnavailableError
 
 
@@ -14,7 +15,9 @@ class Pushgateway:
     """One group per label set. POST replaces the metric of that name only; PUT would wipe its neighbours."""
 
     def __init__(self, url: str, job: str = "opportune") -> None:
-        self._url = url.rstrip("/")
+        address, user = parted(url)
+        self._url = address.rstrip("/")
+        self._login = urllib3.make_headers(basic_auth=":".join(user)) if user else {}
         self._job = job
         self._pool = pool()
 
@@ -30,11 +33,11 @@ class Pushgateway:
                 "POST",
                 f"{self._url}/metrics/job/{self._job}{group}",
                 body=f"# TYPE {name} {kind}\n{name} {value!r}\n".encode(),
-                headers={"Content-Type": "text/plain; version=0.0.4"},
+                headers={"Content-Type": "text/plain; version=0.0.4", **self._login},
                 timeout=urllib3.Timeout(total=5.0),
             )
         except urllib3.exceptions.HTTPError as exc:
-            raise UnavailableError("Pushgateway", str(exc)) from exc
+            raise UnavailableError("Pushgateway", without_users(str(exc))) from exc
         if answer.status >= 300:
             raise UnavailableError("Pushgateway", f"HTTP {answer.status}: {answer.data[:200]!r}")
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
+from http.client import HTTPException
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, push_to_gateway
+from prometheus_client.exposition import basic_auth_handler, default_handler
 
+from shared.addresses import parted, without_users
 from shared.contracts import Cloud, ModelManifest
 
 log = logging.getLogger(__name__)
@@ -32,6 +36,8 @@ def push_metrics(url: str, manifest: ModelManifest, cloud: Cloud) -> None:
     Counter("llm_retrain_total", "Retrains completed", ["cloud"], registry=registry).labels(cloud).inc()
     key = {"service": manifest.service, "job_id": manifest.job_id}
     try:
-        push_to_gateway(url, PUSH_JOB, registry, grouping_key=key, timeout=_TIMEOUT_S)
-    except (OSError, ValueError) as exc:
-        log.warning(f"Pushgateway did not take the metrics: {exc}", extra={"action": "push"})
+        address, user = parted(url)
+        handler = partial(basic_auth_handler, username=user[0], password=user[1]) if user else default_handler
+        push_to_gateway(address, PUSH_JOB, registry, grouping_key=key, timeout=_TIMEOUT_S, handler=handler)
+    except (OSError, ValueError, HTTPException) as exc:
+        log.warning(f"Pushgateway did not take the metrics: {without_users(str(exc))}", extra={"action": "push"})

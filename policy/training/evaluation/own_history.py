@@ -92,7 +92,7 @@ def history_of_window(window: MetricWindow, settings: Settings) -> History:
 
     for name in QUALITY:
         if not len(window.series.get(name, Series((), ())).values):
-            raise NoSamplesError(f"{name} of service {window.service} in the given time")
+            raise NoSamplesError(f"{name} of service {window.service} in the given time", window.missing.get(name, ""))
     hours = np.array([settings.train_hours(cloud) for cloud in CLOUDS])
     price = np.array([settings.price_usd_per_hour(cloud) for cloud in CLOUDS])
     return History(

@@ -70,6 +70,16 @@ def test_each_metric_is_required_and_named(metric: str) -> None:
         history_of(window({metric: Series((END - 301.0,), (0.5,))}), (), SETTINGS, END)
 
 
+def test_the_reason_that_the_metric_store_knows_is_in_the_error() -> None:
+    known = {"missing": {"cpu": "another tool has set the label", "latency": "no requests"}}
+    never = msgspec.structs.replace(window({"cpu": Series((), ())}), **known)
+    with pytest.raises(NoSamplesError, match=r"^no samples for cpu of service qa; another tool has set the label$"):
+        history_of(never, (), SETTINGS, END)
+    ended = msgspec.structs.replace(window({"latency": Series((END - 301.0,), (0.5,))}), **known)
+    with pytest.raises(MetricsError, match=r"^latency is stale: .* the limit is 300 s; no requests$"):
+        history_of(ended, (), SETTINGS, END)
+
+
 def test_an_outlier_is_averaged() -> None:
     times = tuple(END - STEP * k for k in range(9, -1, -1))
     spiky = window({"latency": Series(times, (0.1,) * 9 + (3.1,))})

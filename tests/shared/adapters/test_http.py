@@ -1,3 +1,4 @@
+import base64
 import json
 import time
 from types import SimpleNamespace
@@ -87,3 +88,17 @@ def test_a_gateway_that_refuses_or_is_gone_is_unavailable(server):
         Pushgateway(server.url).push("x", 1.0, {})
     with pytest.raises(UnavailableError, match="Pushgateway"):
         Pushgateway("http://127.0.0.1:9").push("x", 1.0, {})
+
+
+def test_the_gateways_user_and_password_are_used_and_never_shown(server):
+    Pushgateway(server.url.replace("//", "//us%40er:s3cr3t@")).push("x", 1.0, {})
+    assert base64.b64decode(server.seen[0].headers["Authorization"].removeprefix("Basic ")) == b"us@er:s3cr3t"
+    with pytest.raises(UnavailableError) as failure:
+        Pushgateway("http://user:s3cr3t@127.0.0.1:9").push("x", 1.0, {})
+    assert "s3cr3t" not in str(failure.value)
+
+
+def test_an_endpoint_is_named_without_its_user():
+    with pytest.raises(UnavailableError, match=r"^127\.0\.0\.1:9 ") as failure:
+        HttpInference().invoke("http://user:s3cr3t@127.0.0.1:9/predict", {}, 1.0, {})
+    assert "s3cr3t" not in str(failure.value)
