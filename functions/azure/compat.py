@@ -1,7 +1,7 @@
 """Inner names of azure-functions that are used here, each with its reason. A test fails when one of them changes.
 
-azure-functions 1.23: `WsgiMiddleware._handle_errors` and `_wsgi_error_buffer` (azure/functions/_http_wsgi.py). There is no
-public way to change what it does with `wsgi.errors` and with a 5xx.
+azure-functions 1.23: `WsgiMiddleware._handle_errors` and `_wsgi_error_buffer` (azure/functions/_http_wsgi.py). There is
+no public way to change what it does with `wsgi.errors` and with a 5xx.
 """
 
 from __future__ import annotations

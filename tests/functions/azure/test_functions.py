@@ -55,6 +55,8 @@ def test_the_app_has_exactly_the_four_functions_and_their_bindings():
     }
     assert found["schedule"][0]["schedule"] == "%OPPORTUNE_SCHEDULE%"
     assert found["retrain"][0]["queueName"] == "%OPPORTUNE_QUEUE%"
+    methods = [str(getattr(method, "value", method)) for method in found["http"][0]["methods"]]
+    assert {"GET", "HEAD", "POST"} <= set(methods)
 
 
 def test_the_timer_ticks_and_the_queue_starts_the_job(azure, artifact):
