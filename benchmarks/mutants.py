@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import importlib
 import json
+import math
 import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -178,8 +181,8 @@ def run(root: Path, tests: Mapping[str, Sequence[str]], sample: int, seed: int) 
         shutil.copytree(root, copy, ignore=shutil.ignore_patterns(".*", "build", "node_modules", "docs", "__pycache__"))
         for number, (module, paths) in enumerate(tests.items()):
             module_began = time.monotonic()
-            passed, words = _passes(copy, paths, None)
-            if not passed:
+            checks = Tests(copy, paths)
+            if (words := checks.first()) is not None:
                 raise RuntimeError(f"{module}: its tests fail without any change:\n{words}")
             patience_s = 20.0 + 5.0 * (time.monotonic() - module_began)
             source = (root / module).read_text()
@@ -191,7 +194,7 @@ def run(root: Path, tests: Mapping[str, Sequence[str]], sample: int, seed: int) 
             survivors = []
             for mutant in tried:
                 (copy / module).write_text(mutant.source)
-                if _passes(copy, paths, patience_s)[0]:
+                if checks.pass_within(patience_s):
                     survivors.append(mutant)
                     print(f"\nsurvived: {mutant}", file=sys.stderr, flush=True)
                 else:
@@ -218,18 +221,69 @@ def _plain(mutant: Mutant) -> dict[str, Any]:
     return {name: value for name, value in asdict(mutant).items() if name != "source"}
 
 
-def _passes(copy: Path, paths: Sequence[str], patience_s: float | None) -> tuple[bool, str]:
-    """Whether the tests pass, and what they said. Only the unchanged code leaves bytecode behind (`patience_s` None)."""
-    without = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]  # the latter takes seconds to start
-    quick = ["-m", "not slow and not emulator", "-k", f"not {TOO_SLOW}"]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", *without, *quick, *paths]
-    env = {**os.environ, "PYTHONPATH": str(copy)}
-    env |= {"PYTHONDONTWRITEBYTECODE": "1"} if patience_s is not None else {}
-    try:
-        done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, timeout=patience_s)
-    except subprocess.TimeoutExpired:
-        return False, "timed out"
-    return done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+class Tests:
+    """A module's tests, run in forks of this process: what they import from elsewhere is imported once, here."""
+
+    def __init__(self, copy: Path, paths: Sequence[str]) -> None:
+        self._copy, self._paths = copy, paths
+
+    def first(self) -> str | None:
+        """Run them on the unchanged code, keeping the bytecode. What they said if they fail, else None."""
+        names = self._copy.parent / "modules.json"
+        if not self.pass_within(math.inf, names):
+            return (self._copy.parent / "said.txt").read_text()[-4000:]
+        for name in json.loads(names.read_text()):
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        return None
+
+    def pass_within(self, seconds: float, names: Path | None = None) -> bool:
+        """Whether they do; the modules they import go to `names`."""
+        child = os.fork()
+        if not child:
+            try:
+                os._exit(self._run(names))
+            finally:
+                os._exit(70)
+        until_s = time.monotonic() + seconds
+        while True:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return status == 0
+            if time.monotonic() > until_s:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return False
+            time.sleep(0.01)
+
+    def _run(self, names: Path | None) -> int:
+        import pytest
+
+        said = os.open(self._copy.parent / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        os.chdir(self._copy)
+        for name in [name for name, module in sys.modules.items() if _in(ROOT, module) and name != "__main__"]:
+            del sys.modules[name]
+        sys.path[:] = [str(self._copy), *(path for path in sys.path if path and Path(path) != ROOT)]
+        os.environ["PYTHONPATH"] = str(self._copy)
+        sys.dont_write_bytecode = names is None
+        without = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]  # the latter takes seconds to start
+        quick = ["-m", "not slow and not emulator", "-k", f"not {TOO_SLOW}"]
+        status = int(pytest.main(["-x", "-q", *without, *quick, *self._paths]))
+        sys.stdout.flush()
+        if names is not None:
+            ours = [name for name, module in list(sys.modules.items()) if not _in(self._copy, module)]
+            names.write_text(json.dumps([name for name in ours if name != "__main__"]))
+        return status
+
+
+def _in(folder: Path, module: Any) -> bool:
+    """Whether a module is of this project, not of a library installed below it."""
+    file = getattr(module, "__file__", None)
+    return (
+        bool(file) and Path(file).is_relative_to(folder) and not Path(file).relative_to(folder).parts[0].startswith(".")
+    )
 
 
 def told(report: Mapping[str, Any]) -> str:

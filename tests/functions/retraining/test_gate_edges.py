@@ -52,3 +52,9 @@ def test_a_folder_in_the_archive_is_no_file(a_manifest):
 def test_an_archive_that_says_nothing_of_its_files_is_refused(a_tar):
     with pytest.raises(ModelError):
         read_manifest(a_tar({"model.safetensors": b"weights"}))
+
+
+def test_scores_on_different_sets_say_nothing(a_manifest):
+    few, many = (Metrics(bleu1=0.9, exact_match=0.9, f1=0.0, rouge_l=0.0, examples=n) for n in (20, 21))
+    told = judge(a_manifest(candidate=few, serving=many), "base", margin=1.0, min_examples=8)
+    assert (told.accepted, told.reason) == (False, "evaluated on different sets: 20 examples against 21")
