@@ -118,7 +118,10 @@ def _changeable(node: ast.AST, shown: ast.AST) -> Iterator[tuple[ast.AST, ast.AS
     """The nodes that may be changed, each with the one that shows it to a reader."""
     if isinstance(node, ast.JoinedStr) or _logs(node):
         return
-    shown = shown if isinstance(node, ast.Constant | ast.UnaryOp | ast.Tuple) else node
+    part = isinstance(node, ast.Constant | ast.Tuple) or (
+        isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
+    )
+    shown = shown if part else node
     yield node, shown
     if isinstance(node, ast.arguments):
         plain = [*node.posonlyargs, *node.args]
@@ -280,10 +283,8 @@ class Tests:
 
 def _in(folder: Path, module: Any) -> bool:
     """Whether a module is of this project, not of a library installed below it."""
-    file = getattr(module, "__file__", None)
-    return (
-        bool(file) and Path(file).is_relative_to(folder) and not Path(file).relative_to(folder).parts[0].startswith(".")
-    )
+    file = getattr(module, "__file__", None) or ""
+    return Path(file).is_relative_to(folder) and not Path(file).relative_to(folder).parts[0].startswith(".")
 
 
 def told(report: Mapping[str, Any]) -> str:

@@ -31,8 +31,8 @@ class Failing(MemoryTraining):
         raise self.error
 
 
-def recorded(world, cloud="aws") -> JobRecord:
-    return world.state(cloud).job(JOB).record
+def recorded(world):
+    return world.state().job(JOB).record
 
 
 def begin(world, now_s, message=None, **settings: Any) -> Outcome:
@@ -60,8 +60,10 @@ def test_the_least_number_of_new_pairs_is_enough(world, now):
     assert recorded(world).started_s == now
 
 
-def test_one_pair_too_few_is_told_with_both_numbers(world, now):
-    assert begin(world, now, min_new_pairs=21) is Outcome.REFUSED
+def test_one_pair_too_few_is_told_with_both_numbers(world, now, caplog):
+    with caplog.at_level(logging.INFO, "opportune"):
+        assert begin(world, now, min_new_pairs=21) is Outcome.REFUSED
+    assert [r.pairs for r in caplog.records if r.message == "training refused"] == [0], "none was trained on"
     record = recorded(world)
     assert (record.status, record.started_s, record.cause) == (JobStatus.STOPPED, None, "")
     assert record.reason == "only 20 labelled pairs the serving model has not seen; 21 are needed"
@@ -123,6 +125,20 @@ def test_a_message_without_a_recorded_decision_is_for_a_person(world, now):
     message = world.message().replace(f"decision-{JOB}", "decision-forged")
     assert begin(world, now, message) is Outcome.DEAD_LETTERED
     assert "no decision decision-forged is recorded" in world.queue().dead[0][1]
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        (('"deadline_s":3600.0', '"deadline_s":7200.0'), "deadline_s is 7200.0"),
+        (('"cost_ceiling_usd":10.0', '"cost_ceiling_usd":99.0'), "cost_ceiling_usd is 99.0"),
+        (('"epochs":"5"', '"epochs":"500"'), "epochs is '500'"),
+    ],
+)
+def test_a_message_that_asks_for_more_than_was_decided_is_for_a_person(world, now, written, words):
+    assert begin(world, now, world.message().replace(*written)) is Outcome.DEAD_LETTERED
+    assert words in world.queue().dead[0][1]
+    assert not world.training().started
 
 
 def test_while_a_cloud_that_may_have_the_decision_is_silent_the_message_waits(world, now):

@@ -233,7 +233,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stage]]:
 
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: stage.now))
         monkeypatch.setattr(module, "threading", SimpleNamespace(Condition=Held, Thread=threading.Thread))
-        stage.batcher = Batcher(stage, **changes)  # type: ignore[arg-type]
+        stage.batcher = Batcher(stage, **changes)
         made.append(stage)
         return stage
 
