@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from shared.errors import InvalidInputError, ModelError
 from training_containers.model.engines.onnx_gpt2 import OnnxEngine
 from training_containers.model.engines.protocol import Answer, Bits
+from training_containers.serve import batcher as module
 from training_containers.serve.batcher import Batcher, ClosedError, DeadlineExceededError, QueueFullError
 
 
@@ -161,3 +164,164 @@ def test_a_prompt_that_does_not_fit_spoils_no_batch(engine: GatedEngine) -> None
 
     assert engine.batches == []
     batcher.close()
+
+
+class Stage:
+    """A batcher in made-up time: a batch takes as long as the test says, and so do the gaps between requests."""
+
+    precision: Bits = "fp32"
+    agreement: float | None = None
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.batch_s = 1.0
+        self.sizes: list[int] = []
+        self.waits: list[float] = []
+        self.gaps: Iterator[float] = iter(())  # until the next request comes while a batch is held
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.pool = ThreadPoolExecutor(100)
+        self.sent: list[Future[Answer]] = []
+        self.batcher: Batcher
+
+    def check(self, prompt: str, max_new_tokens: int) -> None:
+        """Everything fits."""
+
+    def generate(self, prompts: Sequence[str], max_new_tokens: int | Sequence[int]) -> list[Answer]:
+        self.entered.set()
+        assert self.gate.wait(20)
+        self.sizes.append(len(prompts))
+        self.now += self.batch_s
+        return [Answer("", (1,), True) for _ in prompts]
+
+    def send(self, number: int = 1) -> None:
+        self.sent += [self.pool.submit(self.batcher.answer, "q", 1, 20) for _ in range(number)]
+
+    def answered(self) -> None:
+        while self.sent:
+            self.sent.pop().result(20)
+
+    def behind_a_batch(self, number: int) -> None:
+        """One request in the engine, so many behind it."""
+        self.gate.clear()
+        self.entered.clear()
+        self.send()
+        assert self.entered.wait(5)
+        self.send(number)
+        _wait_for_depth(self.batcher, number)
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stage]]:
+    made: list[Stage] = []
+
+    def make(**changes: Any) -> Stage:
+        stage = Stage()
+
+        class Held(threading.Condition):
+            def wait(self, timeout: float | None = None) -> bool:
+                if timeout is None:
+                    return super().wait()
+                stage.waits.append(timeout)
+                gap_s = next(stage.gaps, None)
+                stage.now += timeout if gap_s is None else min(timeout, gap_s)
+                if gap_s is None or gap_s > timeout:
+                    return False
+                stage.send()
+                return super().wait(10)
+
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: stage.now))
+        monkeypatch.setattr(module, "threading", SimpleNamespace(Condition=Held, Thread=threading.Thread))
+        stage.batcher = Batcher(stage, **changes)
+        made.append(stage)
+        return stage
+
+    yield make
+    for stage in made:
+        stage.gate.set()
+        stage.batcher.close(5)
+        stage.pool.shutdown()
+
+
+def _retry_after(stage: Stage) -> int:
+    with pytest.raises(QueueFullError) as caught:
+        stage.batcher.answer("one too many", 1, 1)
+    stage.gate.set()
+    stage.answered()
+    return caught.value.retry_after_s
+
+
+def test_who_is_refused_is_told_how_long_the_queue_takes(stage: Callable[..., Stage]) -> None:
+    full = stage(max_batch=2, max_waiting=4)
+    full.batch_s = 10.0
+    for _ in range(40):
+        full.send()
+        full.answered()
+    full.behind_a_batch(4)
+    assert _retry_after(full) == 20, "two batches of ten seconds"
+    full.batch_s = 60.0
+    full.send()
+    full.answered()
+    full.behind_a_batch(4)
+    assert 35 <= _retry_after(full) <= 41, "one slow batch counts for a fifth"
+
+
+def test_who_is_refused_before_the_first_batch_is_told_little(stage: Callable[..., Stage]) -> None:
+    small, large = stage(max_batch=4, max_waiting=1), stage(max_batch=1, max_waiting=60)
+    for one, most in ((small, 1), (large, 60)):
+        one.behind_a_batch(most)
+    assert _retry_after(small) == 1, "never less than a second"
+    assert _retry_after(large) == 3, "sixty batches of a twentieth of a second"
+
+
+def test_a_client_that_is_alone_never_waits(stage: Callable[..., Stage]) -> None:
+    alone = stage()
+    for _ in range(5):
+        alone.send()
+        alone.answered()
+    assert (alone.sizes, alone.waits) == ([1] * 5, [])
+
+
+def _fifty_answered_together(stage: Stage) -> None:
+    for _ in range(40):  # a batch is known to take a second
+        stage.send()
+        stage.answered()
+    stage.behind_a_batch(49)
+    stage.gaps = iter([0.003])
+    stage.gate.set()
+    stage.answered()
+    assert stage.sizes[-1] == 50, "the one before them came back at once and is of their number"
+
+
+def test_a_batch_is_held_for_a_tenth_of_its_time_at_most(stage: Callable[..., Stage]) -> None:
+    held = stage(max_batch=64)
+    _fifty_answered_together(held)
+    held.gaps = iter([0.003] * 60)
+    held.send()
+    held.answered()
+    assert 30 <= held.sizes[-1] <= 36, "one every 3 ms for 100 ms"
+
+
+def test_a_batch_is_held_only_while_requests_keep_coming(stage: Callable[..., Stage]) -> None:
+    held = stage(max_batch=64)
+    _fifty_answered_together(held)
+    held.gaps = iter([0.003, 0.003, 0.006])
+    held.send()
+    held.answered()
+    assert held.sizes[-1] == 3
+    assert sum(held.waits[-3:]) <= 0.013
+
+
+def test_a_batch_is_held_for_those_who_fit_into_it_and_for_no_more(stage: Callable[..., Stage]) -> None:
+    held = stage(max_batch=8)
+    held.behind_a_batch(20)
+    held.gate.set()
+    held.answered()
+    assert held.sizes == [1, 8, 8, 4]
+    assert len(held.waits) == 1, "only for the last four did anybody wait"
+
+
+def test_a_batcher_that_nobody_closed_keeps_no_program_from_ending(stage: Callable[..., Stage]) -> None:
+    stage(name="left")
+    assert [thread.daemon for thread in threading.enumerate() if thread.name == "batcher-left"] == [True]
