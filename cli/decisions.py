@@ -11,7 +11,7 @@ import msgspec
 from cli.clouds import ask, deployment, service_option
 from cli.times import parse_time
 from shared.contracts import Decision, job_id_for
-from shared.records import State
+from shared.state import State
 
 
 @click.command()

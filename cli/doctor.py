@@ -20,8 +20,8 @@ from shared.contracts import Cloud
 from shared.deadline import bounded
 from shared.errors import ConfigurationError, NoSamplesError, OpportuneError, UnavailableError
 from shared.ports import CloudServices
-from shared.records import State
 from shared.settings import Settings
+from shared.state import State
 
 #: a clock further off than this puts a decision into the wrong slot, and breaks request signatures
 MOST_SKEW_S: Final = 30.0

@@ -13,7 +13,8 @@ from cli.output import emit, json_option, say
 from shared.contracts import IN_FLIGHT, JobStatus
 from shared.errors import ContractError
 from shared.ports import CloudServices
-from shared.records import Control, State
+from shared.records import Control
+from shared.state import State
 
 #: so many of the jobs that were stopped are remembered
 STOPPED_JOBS: Final = 50

@@ -14,8 +14,8 @@ from cli.output import emit, json_option, say
 from shared.addresses import shown
 from shared.contracts import IN_FLIGHT, Decision, JobRecord
 from shared.ports import CloudServices
-from shared.records import State
 from shared.settings import Settings
+from shared.state import State
 
 
 @click.command()

@@ -18,8 +18,8 @@ from policy.catalogue import check_deployable
 from shared.contracts import Cloud
 from shared.errors import ConfigurationError
 from shared.ports import CloudServices, MetricsSource
-from shared.records import State
 from shared.settings import Settings
+from shared.state import State
 
 if TYPE_CHECKING:
     from flask import Flask

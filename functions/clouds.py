@@ -17,8 +17,8 @@ from shared.contracts import Cloud
 from shared.deadline import Deadline, bounded
 from shared.errors import OpportuneError, UnavailableError
 from shared.ports import CloudServices, MetricsSource, Notifier
-from shared.records import State
 from shared.settings import Settings
+from shared.state import State
 
 if TYPE_CHECKING:
     from policy.policies import Policy

@@ -7,19 +7,13 @@ from typing import Any, NamedTuple, Protocol
 
 from shared.contracts import Cloud, MetricWindow, TrainingJob
 from shared.promql import METRICS
+from shared.values import Document, DocumentKey, HostState, Served, TrainingStatus
 
 
 class Clock(Protocol):
     """Injected time, POSIX seconds."""
 
     def __call__(self) -> float: ...
-
-
-class Served(NamedTuple):
-    """What the metrics say of one cloud's serving containers."""
-
-    latency_s: float | None  # mean over the last two slots; None without requests
-    seen_s: float | None  # when they were last scraped; None when that is too long ago to know
 
 
 class MetricsSource(Protocol):
@@ -76,17 +70,6 @@ class DeadLetter(NamedTuple):
     receipt: str
 
 
-#: (kind, key) of a document
-DocumentKey = tuple[str, str]
-
-
-class Document(NamedTuple):
-    """A stored document and the tag that a conditional write needs."""
-
-    body: bytes
-    etag: str
-
-
 class DocumentStore(Protocol):
     """Small documents with conditional writes (DynamoDB, Azure Table). Kinds: see shared.records."""
 
@@ -121,17 +104,6 @@ class ObjectStore(Protocol):
         ...
 
 
-class TrainingStatus(NamedTuple):
-    """What the training service says of a job. `state` is one of: running, succeeded, failed, stopped."""
-
-    state: str
-    reason: str
-    started_s: float | None  # when a machine began to work on it; None while none did
-    finished_s: float | None
-    billed_s: float | None = None  # what the service charges for, where it says so (spot)
-    capacity: bool = False  # it ended because the cloud had no machine for it
-
-
 class TrainingService(Protocol):
     """SageMaker training or Azure ML command jobs."""
 
@@ -151,16 +123,6 @@ class TrainingService(Protocol):
     def artifact(self, job_id: str) -> bytes:
         """The finished job's model.tar.gz. Raises NotFoundError."""
         ...
-
-
-class HostState(NamedTuple):
-    """What an endpoint is doing now."""
-
-    version: str | None  # takes the largest share of the traffic; None: the endpoint never had one, or is not there
-    url: str  # where it is asked
-    healthy: bool = True  # it can answer
-    updating: bool = False  # the last change is still going on
-    reason: str = ""  # why it is not healthy, or why its last change failed, in the service's words
 
 
 class ModelHost(Protocol):

@@ -11,8 +11,9 @@ from typing import Any
 
 from shared.contracts import Cloud, MetricWindow, TrainingJob, encode
 from shared.errors import ConflictError, MetricsError, NotFoundError
-from shared.ports import CloudServices, DeadLetter, Document, DocumentKey, HostState, Served, TrainingStatus
+from shared.ports import CloudServices, DeadLetter
 from shared.promql import METRICS
+from shared.values import Document, DocumentKey, HostState, Served, TrainingStatus
 
 
 class MemoryDocuments:

@@ -21,9 +21,9 @@ import msgspec
 from functions.retraining.gate import judge
 from functions.scheduling.view import Artifact, JobView, Unusable
 from shared.contracts import IN_FLIGHT, Cloud, JobRecord, JobStatus
-from shared.ports import HostState, TrainingStatus
 from shared.records import Unread
 from shared.settings import Settings
+from shared.values import HostState, TrainingStatus
 
 #: how often an endpoint is asked to load one version before that counts as its refusal
 MOST_REQUESTS: Final = 3

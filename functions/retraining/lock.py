@@ -7,7 +7,8 @@ import logging
 from functions.clouds import Deps
 from shared.contracts import IN_FLIGHT, Cloud, TrainingJob
 from shared.errors import ConflictError, ContractError, OpportuneError, UnavailableError
-from shared.records import Lock, State, Unreadable
+from shared.records import Lock, Unreadable
+from shared.state import State
 
 log = logging.getLogger("opportune.functions.lock")
 

@@ -9,9 +9,9 @@ import msgspec
 
 from functions.scheduling.view import CloudView
 from shared.contracts import Cloud, Endpoint, RouteTable
-from shared.ports import Served
 from shared.records import Unread
 from shared.settings import Settings
+from shared.values import Served
 
 #: a serving container that was not scraped for less than this may merely be busy, however short the slots are
 SHORTEST_SILENCE_S: Final = 60.0

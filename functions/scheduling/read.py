@@ -31,8 +31,9 @@ from shared.errors import (
     NotFoundError,
     OpportuneError,
 )
-from shared.ports import CloudServices, Served
+from shared.ports import CloudServices
 from shared.records import JobTotals, Unread, Unreadable
+from shared.values import Served
 
 log = logging.getLogger("opportune.functions.read")
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from shared.contracts import Cloud, Decision, JobRecord, MetricWindow, ModelManifest, RouteTable
 from shared.errors import MetricsError
-from shared.ports import HostState, Served, TrainingStatus
 from shared.records import Control, Held, JobTotals, Unread, Unreadable
 from shared.settings import Settings
+from shared.values import HostState, Served, TrainingStatus
 
 
 class Artifact(NamedTuple):

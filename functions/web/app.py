@@ -36,8 +36,8 @@ from shared.contracts import LONGEST_ID, job_id_for
 from shared.errors import BodyTooLargeError, InvalidInputError, NotFoundError, OpportuneError
 from shared.headers import requested_timeout_s
 from shared.ports import Clock
-from shared.records import State
 from shared.settings import Settings
+from shared.state import State
 
 log = logging.getLogger("opportune.functions.web")
 

@@ -21,8 +21,8 @@ from shared.addresses import parted, shown
 from shared.contracts import CLOUDS, Cloud, MetricWindow, Series
 from shared.deadline import Deadline, bounded
 from shared.errors import ConfigurationError, MetricsUnavailableError, RefusedError, UnavailableError
-from shared.ports import Served
 from shared.promql import BY_CLOUD, METRIC, METRICS, RATES, SOURCE, query, query_by_cloud, query_facts, together
+from shared.values import Served
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from shared.adapters.azure.credential import azure_credential
 from shared.adapters.azure.documents import TableDocuments
 from shared.adapters.azure.queue import StorageQueue
 from shared.contracts import Action, job_id_for
-from shared.records import State
+from shared.state import State
 
 pytestmark = pytest.mark.xdist_group("clouds")
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 
-from shared.records import State
+from shared.state import State
 
 JOB = {"job_id": "ops-1", "service": "ops"}
 

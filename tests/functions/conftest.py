@@ -26,9 +26,10 @@ from shared.contracts import (
     encode,
 )
 from shared.errors import MetricsError, NoSamplesError
-from shared.ports import CloudServices, Served
-from shared.records import State
+from shared.ports import CloudServices
 from shared.settings import Settings
+from shared.state import State
+from shared.values import Served
 from tests.fakes import (
     MemoryHost,
     MemoryMetrics,

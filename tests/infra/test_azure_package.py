@@ -16,7 +16,7 @@ from shared.adapters.azure.documents import TableDocuments
 from shared.adapters.azure.objects import BlobObjects
 from shared.adapters.azure.queue import StorageQueue
 from shared.contracts import FeedbackPair, TrainingJob, decode, encode
-from shared.records import State
+from shared.state import State
 
 pytestmark = [pytest.mark.xdist_group("packages"), pytest.mark.slow]
 

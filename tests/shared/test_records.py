@@ -3,7 +3,8 @@ import pytest
 
 from shared.contracts import Endpoint, JobRecord, JobStatus, RouteTable
 from shared.errors import ConflictError
-from shared.records import Control, JobTotals, State, Unreadable
+from shared.records import Control, JobTotals, Unreadable
+from shared.state import State
 from tests.fakes import MemoryDocuments
 
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from shared.adapters.aws.session import AwsSession, translated
 from shared.errors import UnavailableError
-from shared.ports import Clock, Document, DocumentKey
+from shared.ports import Clock
+from shared.values import Document, DocumentKey
 
 #: kind whose documents DynamoDB deletes after their time to live
 _EXPIRING: Final = "decision"

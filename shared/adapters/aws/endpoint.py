@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from shared.adapters.aws.session import AwsSession, creating, described
 from shared.errors import RefusedError
-from shared.ports import HostState
 from shared.settings import Settings
+from shared.values import HostState
 
 _BUSY: Final = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
 #: the states in which an endpoint answers, with the old version where it is being changed

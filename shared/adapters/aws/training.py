@@ -7,8 +7,8 @@ from typing import Any, Final
 from shared.adapters.aws.session import AwsSession, creating, described, translated
 from shared.contracts import TrainingJob
 from shared.errors import NotFoundError, UnavailableError
-from shared.ports import TrainingStatus
 from shared.settings import Settings
+from shared.values import TrainingStatus
 
 #: every status SageMaker documents -> ours; anything else is an error, never "finished"
 _STATES: Final = {

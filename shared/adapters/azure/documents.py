@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from shared.adapters.azure.account import storage_client
 from shared.adapters.azure.errors import translated
 from shared.errors import ConflictError, NotFoundError
-from shared.ports import Document, DocumentKey
 from shared.settings import Settings
+from shared.values import Document, DocumentKey
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential

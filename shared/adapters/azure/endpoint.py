@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from shared.adapters.azure.workspace import Workspace
 from shared.errors import RefusedError
-from shared.ports import HostState
 from shared.settings import Settings
+from shared.values import HostState
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential

@@ -10,8 +10,9 @@ from shared.adapters.azure.errors import NO_CAPACITY
 from shared.adapters.azure.workspace import Workspace
 from shared.contracts import TrainingJob
 from shared.errors import UnavailableError
-from shared.ports import ObjectStore, TrainingStatus
+from shared.ports import ObjectStore
 from shared.settings import Settings
+from shared.values import TrainingStatus
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential

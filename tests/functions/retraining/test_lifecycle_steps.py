@@ -9,9 +9,9 @@ import pytest
 from functions.retraining.lifecycle import Surroundings, next_step, releases, serving_version
 from functions.scheduling.view import Artifact, JobView, Unusable
 from shared.contracts import JobRecord, JobStatus
-from shared.ports import HostState, TrainingStatus
 from shared.records import Held, Unread
 from shared.settings import Settings
+from shared.values import HostState, TrainingStatus
 
 BASE, NEW = "base", "m1"
 HOSTS = {"aws": HostState(BASE, "http://aws"), "azure": HostState(BASE, "http://azure")}

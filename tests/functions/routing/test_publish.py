@@ -7,7 +7,7 @@ import pytest
 from functions.routing.router import Router
 from functions.scheduling.tick import tick
 from shared.errors import MetricsUnavailableError
-from shared.ports import Served
+from shared.values import Served
 
 
 def faces(world):

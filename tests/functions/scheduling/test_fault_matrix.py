@@ -17,7 +17,8 @@ from functions.retraining.start import Outcome, start_training
 from functions.scheduling.tick import tick, training_finished
 from shared.contracts import IN_FLIGHT, Action, JobStatus
 from shared.errors import ConflictError, ModelError, NotFoundError, OpportuneError, RefusedError, UnavailableError
-from shared.ports import CloudServices, Document
+from shared.ports import CloudServices
+from shared.values import Document
 from tests.fakes import memory_cloud
 
 JOB = "qa-20270115t080000"

@@ -10,9 +10,9 @@ from functions.scheduling.plan import plan_slot, unavailable
 from functions.scheduling.view import CloudView, JobView, View
 from policy.decide import load_policy
 from shared.contracts import Action, Endpoint, JobRecord, JobStatus, RouteTable
-from shared.ports import HostState, TrainingStatus
 from shared.records import Control, Held, JobTotals, Unread, Unreadable
 from shared.settings import Settings
+from shared.values import HostState, TrainingStatus
 from tests.functions.conftest import NOW, metric_window
 
 ALWAYS = load_policy("always")

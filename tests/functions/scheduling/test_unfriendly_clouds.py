@@ -19,9 +19,9 @@ from shared.errors import (
     RefusedError,
     UnavailableError,
 )
-from shared.ports import HostState, TrainingStatus
 from shared.records import Control
 from shared.settings import Settings
+from shared.values import HostState, TrainingStatus
 from tests.fakes import MemoryDocuments, MemoryHost
 
 JOB = "qa-20270115t080000"

@@ -7,8 +7,8 @@ import pytest
 from shared.adapters.aws.endpoint import SageMakerHost
 from shared.adapters.aws.session import AwsSession
 from shared.errors import RefusedError
-from shared.ports import HostState
 from shared.settings import Settings
+from shared.values import HostState
 
 pytestmark = pytest.mark.xdist_group("sagemaker")
 

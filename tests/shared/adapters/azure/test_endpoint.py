@@ -8,7 +8,7 @@ import pytest
 from shared.adapters.azure.endpoint import AzureMLHost
 from shared.adapters.azure.workspace import Workspace
 from shared.errors import RefusedError
-from shared.ports import HostState
+from shared.values import HostState
 
 pytestmark = pytest.mark.xdist_group("clouds")
 
