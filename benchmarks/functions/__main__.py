@@ -4,9 +4,9 @@
 
 The clouds around the functions are a local moto and a local Prometheus of constant answers. A tick's processor time
 is that of the function's process, user and kernel, all its threads, from one tick to the next: the runtime's client
-and the answer included; waiting for the clouds, and what they, the emulator and this program compute, not. A tick
-without network time is the same without what its HTTP client spends on writing requests and reading answers.
-Connections stay open, as AWS and Prometheus keep them. Every number is the median of --repeat environments, of the
+and the answer included; waiting for the clouds, and what they, the emulator and this program compute, not. A warm tick
+is the wall time of the handler, every exchange with these clouds included. Connections stay open, as AWS and
+Prometheus keep them. Every number is the median of --repeat environments, of the
 ticks' too: each environment has a median and a p99 of its 120 ticks. Between two ticks a fixed piece of work is timed:
 how much its slowest runs differ from its median is the machine's doing, and in the ticks too.
 """
@@ -175,10 +175,10 @@ def cold_ms(package: Path, handler: str, event: Any, env: Mapping[str, str], log
 
 
 class Ticks(NamedTuple):
-    """Milliseconds of processor, one entry per warm tick."""
+    """Milliseconds, one entry per warm tick."""
 
-    whole: list[float]
-    own: list[float]  # without the HTTP exchanges
+    processor: list[float]
+    wall: list[float]  # of the handler, every exchange included
     fixed: list[float]  # of work that is always the same, between two ticks: what the machine makes of it
     peak_mb: float
 
@@ -195,16 +195,15 @@ def warm_ticks(package: Path, env: Mapping[str, str], log: Path, begin_s: float)
         now_s = itertools.count(begin_s, 60.0)
         last = function.invoke({"now_s": next(now_s)})["decision_id"]
         remember_an_hour(table, last)
-        readings, exchanges, fixed = [], [], []
+        readings, wall, fixed = [], [], []
         for _ in range(10 + WARM_TICKS):
             readings.append(function.processor_ms())
-            exchanges.append(function.invoke({"now_s": next(now_s)})["exchanges_ms"])
+            wall.append(function.invoke({"now_s": next(now_s)})["wall_ms"])
             time.sleep(_SETTLED_S)
             fixed.append(fixed_work_ms())
         readings.append(function.processor_ms())
-        whole = [after - before for before, after in itertools.pairwise(readings)]
-        own = [tick - spent for tick, spent in zip(whole, exchanges, strict=True)]
-        return Ticks(whole[10:], own[10:], fixed[10:], function.peak_memory_mb())
+        processor = [after - before for before, after in itertools.pairwise(readings)]
+        return Ticks(processor[10:], wall[10:], fixed[10:], function.peak_memory_mb())
 
 
 def fixed_work_ms() -> float:
@@ -245,10 +244,10 @@ def measure(build: Path, repeat: int) -> dict[str, float]:
     return {
         "schedule_cold_ms": statistics.median(ms for ms, _ in schedule),
         "http_cold_ms": statistics.median(ms for ms, _ in http),
-        "tick_warm_median_ms": statistics.median(statistics.median(run.own) for run in ticks),
-        "tick_warm_p99_ms": statistics.median(p99(run.own) for run in ticks),
-        "tick_processor_median_ms": statistics.median(statistics.median(run.whole) for run in ticks),
-        "tick_processor_p99_ms": statistics.median(p99(run.whole) for run in ticks),
+        "tick_warm_median_ms": statistics.median(statistics.median(run.wall) for run in ticks),
+        "tick_warm_p99_ms": statistics.median(p99(run.wall) for run in ticks),
+        "tick_processor_median_ms": statistics.median(statistics.median(run.processor) for run in ticks),
+        "tick_processor_p99_ms": statistics.median(p99(run.processor) for run in ticks),
         "fixed_work_median_ms": statistics.median(statistics.median(run.fixed) for run in ticks),
         "fixed_work_p99_ms": statistics.median(p99(run.fixed) for run in ticks),
         "peak_memory_mb": max(peaks),

@@ -31,7 +31,7 @@ TRAINERS: Final = {
 FUNCTIONS: Final = {
     "schedule_cold_ms": ("schedule function, cold", "ms", 1200.0),
     "http_cold_ms": ("HTTP function, cold", "ms", 900.0),
-    "tick_processor_p99_ms": ("warm tick with its exchanges, p99", "ms", 250.0),
+    "tick_warm_p99_ms": ("warm tick with its exchanges, p99", "ms", 250.0),
     "peak_memory_mb": ("peak memory", "MB", 200.0),
     "aws_unzipped_mb": ("AWS package, unzipped", "MB", 200.0),
     "azure_mb": ("Azure package", "MB", 200.0),
