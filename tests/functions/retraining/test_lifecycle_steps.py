@@ -191,6 +191,14 @@ def test_all_steps_that_can_be_taken_are_taken_in_one_look(training, model):
     assert step.path[0].reason == ""
 
 
+def test_a_model_that_is_not_judged_yet_is_not_kept(training, model):
+    told = TrainingStatus("succeeded", "", 1010.0, 1050.0)
+    unknown = {"aws": Unread("throttled"), "azure": HOSTS["azure"]}
+    step = next_step(dataclasses.replace(training(told), artifact=model()), around(1060.0, hosts=unknown))
+    assert (step.record.status, step.keep) == (JobStatus.SUCCEEDED, None)
+    assert step.record.waits == {"gate": "it is not known what serves: throttled"}
+
+
 def test_a_finished_job_has_its_deadline_again_to_show_an_artifact(succeeded):
     assert next_step(succeeded(None), around(1150.0)) is None
     step = next_step(succeeded(None), around(1150.1))
