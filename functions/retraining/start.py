@@ -119,6 +119,8 @@ def _claim(deps: Deps, job: TrainingJob, now_s: float) -> Held | None:
             return held
         stopped = msgspec.structs.replace(held.record, status=JobStatus.STOPPED, reason=refusal, updated_s=now_s)
         try:
+            if deps.own.training.status(job.job_id) is not None:
+                deps.own.training.stop(job.job_id)  # whoever claimed it had come so far
             return state.update(held, stopped)
         except ConflictError:
             return None
@@ -131,7 +133,7 @@ def _claim(deps: Deps, job: TrainingJob, now_s: float) -> Held | None:
     except ConflictError:
         # Somebody else's, or our own write whose answer was lost: what stands there says which.
         held = state.job(job.job_id)
-        return held if held is not None and held.record.status is JobStatus.CLAIMED else None
+        return held if held is not None and held.record.status is JobStatus.CLAIMED and not refusal else None
 
 
 def _refusal(deps: Deps, job: TrainingJob, now_s: float, *, claimed: bool) -> str:

@@ -100,7 +100,7 @@ def plan_slot(view: View, policy: Policy | None) -> Plan:
             continue
         if view.now_s <= job.slot_s + job.deadline_s:
             jobs.append(JobRecord(job=job, status=JobStatus.CLAIMED, updated_s=earlier.slot_s))
-            if isinstance(parent, str):
+            if isinstance(parent, str) and _due(earlier, view):
                 messages.append(job)
     settled = _settled(view)
     decision = None
@@ -195,6 +195,12 @@ def _unclaimed(view: View, known: set[str]) -> list[tuple[Decision, Cloud]]:
             if not isinstance(view.clouds[cloud].recent, Unread):
                 found[job_id] = decision, cloud
     return list(found.values())
+
+
+def _due(earlier: Decision, view: View) -> bool:
+    """Whether a decision's message is sent again in this slot: after 1, 2, 4, 8, ... slots, as most are only slow."""
+    slots = round((view.slot_s - earlier.slot_s) / view.settings.slot_seconds)
+    return slots & (slots - 1) == 0
 
 
 def _resent(view: View, moved: Mapping[str, JobRecord], around: Surroundings) -> list[tuple[Cloud, Held]]:
