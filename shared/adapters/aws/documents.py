@@ -8,9 +8,15 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from shared.adapters.aws.session import AwsSession, translated
+<<<<<<< HEAD
 from shared.errors import UnavailableError
 from shared.ports import Clock
 from shared.values import Document, DocumentKey
+=======
+from shared.errors import ConflictError, UnavailableError
+from shared.ports import Clock
+from shared.values import Document, DocumentKey
+>>>>>>> wt-real
 
 #: kind whose documents DynamoDB deletes after their time to live
 _EXPIRING: Final = "decision"
@@ -33,7 +39,7 @@ class DynamoDocuments:
         with translated(self._what):
             dynamodb = self._session.client("dynamodb")
             item = dynamodb.get_item(TableName=self._table, Key=_key(kind, key), ConsistentRead=True).get("Item")
-        return _document(item) if item else None
+            return _document(item) if item else None
 
     def get_many(self, keys: Iterable[DocumentKey]) -> dict[DocumentKey, Document]:
         """Those of the documents that exist, read consistently, at once; at most 100."""
@@ -42,15 +48,19 @@ class DynamoDocuments:
         for _ in range(_ROUNDS):
             with translated(self._what):
                 answer = self._session.client("dynamodb").batch_get_item(RequestItems=asked)
-            for item in answer.get("Responses", {}).get(self._table, []):
-                found[item["kind"]["S"], item["key"]["S"]] = _document(item)
-            asked = answer.get("UnprocessedKeys") or {}
+                # where nothing was found DynamoDB says so; an answer that says nothing at all is none
+                for item in answer["Responses"].get(self._table, []):
+                    found[item["kind"]["S"], item["key"]["S"]] = _document(item)
+                asked = answer.get("UnprocessedKeys") or {}
             if not asked:
                 return found
         raise UnavailableError(self._what, "left part of a batch unread; try again")
 
     def put(self, kind: str, key: str, body: bytes, *, if_etag: str | None = None, if_absent: bool = False) -> str:
-        """Write under the condition; see the port."""
+        """Write under the condition; see the port.
+
+        boto3 repeats a write whose answer was lost, and then meets what it wrote itself: the tag tells that apart.
+        """
         etag = secrets.token_hex(8)
         item: dict[str, Any] = {**_key(kind, key), "body": {"B": body}, "etag": {"S": etag}}
         if kind == _EXPIRING:
@@ -63,8 +73,15 @@ class DynamoDocuments:
             }
         elif if_etag is not None:
             condition = {"ConditionExpression": "etag = :etag", "ExpressionAttributeValues": {":etag": {"S": if_etag}}}
-        with translated(f"{self._what}, {kind} {key}"):
-            self._session.client("dynamodb").put_item(TableName=self._table, Item=item, **condition)
+        if condition:
+            condition["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+        try:
+            with translated(f"{self._what}, {kind} {key}"):
+                self._session.client("dynamodb").put_item(TableName=self._table, Item=item, **condition)
+        except ConflictError as exc:
+            there = getattr(exc.__cause__, "response", {}).get("Item", {})
+            if there.get("etag") != item["etag"]:
+                raise
         return etag
 
     def query(self, kind: str, *, since: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
@@ -85,7 +102,7 @@ class DynamoDocuments:
         while len(found) < limit:
             with translated(self._what):
                 answer = self._session.client("dynamodb").query(**request, Limit=limit - len(found))
-            found += [(item["key"]["S"], item["body"]["B"]) for item in answer["Items"]]
+                found += [(item["key"]["S"], _body(item)) for item in answer["Items"]]
             if "LastEvaluatedKey" not in answer:
                 break
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
@@ -97,4 +114,10 @@ def _key(kind: str, key: str) -> dict[str, Any]:
 
 
 def _document(item: dict[str, Any]) -> Document:
-    return Document(item["body"]["B"], item["etag"]["S"])
+    return Document(_body(item), str(item.get("etag", {}).get("S", "")))
+
+
+def _body(item: dict[str, Any]) -> bytes:
+    """The content, empty where another hand left none: one such item must not hide the others."""
+    body = item.get("body", {}).get("B", b"")
+    return bytes(body)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Final
 
+from shared.adapters.answers import understood
 from shared.adapters.aws.session import AwsSession, creating, described
+<<<<<<< HEAD
 from shared.errors import RefusedError
+=======
+from shared.errors import RefusedError, UnavailableError
+from shared.values import HostState
+>>>>>>> wt-real
 from shared.settings import Settings
 from shared.values import HostState
 
@@ -33,13 +39,18 @@ class SageMakerHost:
 
     def deploy(self, model_version: str, artifact_uri: str) -> None:
         """Create model and configuration, then create or update the endpoint (SageMaker swaps blue/green)."""
+        what = f"SageMaker endpoint {self._endpoint}"
+        with understood(what):
+            self._deploy(what, model_version, artifact_uri)
+
+    def _deploy(self, what: str, model_version: str, artifact_uri: str) -> None:
         cfg, name = self._settings, self._name(model_version)
         endpoint = self._describe()
         if endpoint is not None and (endpoint["EndpointConfigName"] == name or endpoint["EndpointStatus"] in _BUSY):
             return
         if endpoint is not None and endpoint["EndpointStatus"] not in _SERVING:
             why = f"it is {endpoint['EndpointStatus']}: {endpoint.get('FailureReason', 'no reason given')}"
-            raise RefusedError(f"SageMaker endpoint {self._endpoint}", f"{why}; delete it, and it is made again")
+            raise RefusedError(what, f"{why}; delete it, and it is made again")
         sagemaker = self._session.client("sagemaker")
         with creating(f"SageMaker model {name}"):
             sagemaker.create_model(
@@ -56,8 +67,13 @@ class SageMakerHost:
         with creating(f"SageMaker endpoint configuration {name}"):
             sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
         call = sagemaker.create_endpoint if endpoint is None else sagemaker.update_endpoint
-        with creating(f"SageMaker endpoint {self._endpoint}"):
-            call(EndpointName=self._endpoint, EndpointConfigName=name)
+        try:
+            with creating(what):
+                _ = call(EndpointName=self._endpoint, EndpointConfigName=name)["EndpointArn"]
+        except RefusedError as exc:
+            if "in-progress" in str(exc):  # another change began after it was looked at: this one's turn comes
+                raise UnavailableError(what, str(exc)) from exc
+            raise
 
     def _describe(self) -> dict[str, Any] | None:
         return described(
@@ -71,17 +87,25 @@ class SageMakerHost:
         endpoint = self._describe()
         if endpoint is None:
             return HostState(None, url)
+        with understood(f"SageMaker endpoint {self._endpoint}"):
+            return self._told(url, endpoint)
+
+    def _told(self, url: str, endpoint: dict[str, Any]) -> HostState:
         status = endpoint["EndpointStatus"]
         variants = endpoint.get("ProductionVariants") or []
         # without weights (one variant, or an endpoint that is just being made) the first one is the largest
         largest = max(variants, key=lambda variant: variant.get("CurrentWeight", 0.0), default=None)
-        version = str(largest["VariantName"]) if largest and status != "Creating" else None
+        takes = largest is not None and largest.get("CurrentWeight", 1.0) > 0.0
+        version = str(largest["VariantName"]) if largest and takes and status != "Creating" else None
         why = endpoint.get("FailureReason") or ""
-        healthy = status in _SERVING
+        if status not in _SERVING:
+            why = f"SageMaker endpoint {self._endpoint} is {status}: {why or 'no reason given'}"
+        elif not takes:
+            why = f"no variant of SageMaker endpoint {self._endpoint} takes traffic"
         return HostState(
             version,
             url,
-            healthy=healthy,
+            healthy=status in _SERVING and takes,
             updating=status in _BUSY,
-            reason=why if healthy else f"SageMaker endpoint {self._endpoint} is {status}: {why or 'no reason given'}",
+            reason=why,
         )

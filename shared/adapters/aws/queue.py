@@ -24,7 +24,8 @@ class SqsQueue:
     def enqueue(self, job: TrainingJob) -> None:
         """Send the job; a duplicate is harmless because its consumer claims by job_id."""
         with translated(f"SQS queue {self._queue}"):
-            self._session.client("sqs").send_message(QueueUrl=self._url(self._queue), MessageBody=encode(job).decode())
+            sqs, url = self._session.client("sqs"), self._url(self._queue)
+            _ = sqs.send_message(QueueUrl=url, MessageBody=encode(job).decode())["MessageId"]
 
     def dead_letter(self, body: str, reason: str) -> None:
         """Keep the message with its reason."""
@@ -32,9 +33,8 @@ class SqsQueue:
         kept = "".join(c if c >= " " or c in "\t\n\r" else "\N{REPLACEMENT CHARACTER}" for c in body) or "(empty)"
         attribute = {"reason": {"DataType": "String", "StringValue": reason[:1024] or "unknown"}}
         with translated(f"SQS queue {self._dead_letter_queue}"):
-            self._session.client("sqs").send_message(
-                QueueUrl=self._url(self._dead_letter_queue), MessageBody=kept, MessageAttributes=attribute
-            )
+            sqs, url = self._session.client("sqs"), self._url(self._dead_letter_queue)
+            _ = sqs.send_message(QueueUrl=url, MessageBody=kept, MessageAttributes=attribute)["MessageId"]
 
     def depth(self) -> int:
         """About how many jobs wait."""
@@ -42,7 +42,7 @@ class SqsQueue:
             answer = self._session.client("sqs").get_queue_attributes(
                 QueueUrl=self._url(self._queue), AttributeNames=["ApproximateNumberOfMessages"]
             )
-        return int(answer["Attributes"]["ApproximateNumberOfMessages"])
+            return int(answer["Attributes"]["ApproximateNumberOfMessages"])
 
     def dead_letters(self, hide_s: int = 60) -> list[DeadLetter]:
         """The messages kept, hidden for `hide_s`."""
@@ -64,7 +64,7 @@ class SqsQueue:
         with translated(f"SQS queue {self._dead_letter_queue}"):
             url = self._url(self._dead_letter_queue)
             answer = self._session.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)
-        return sum(int(answer["Attributes"][name]) for name in names)
+            return sum(int(answer["Attributes"][name]) for name in names)
 
     def release(self, letter: DeadLetter) -> None:
         """Show a hidden message again."""

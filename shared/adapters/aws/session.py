@@ -5,12 +5,14 @@ Nothing is loaded before the first call that needs AWS: a function that never as
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+from shared.adapters.answers import understood
 from shared.errors import (
     CapacityError,
     ConflictError,
@@ -23,7 +25,6 @@ from shared.errors import (
 _LOST: Final = frozenset({"ConditionalCheckFailedException", "PreconditionFailed"})
 _MISSING: Final = frozenset(
     {
-        "404",
         "AWS.SimpleQueueService.NonExistentQueue",
         "NoSuchBucket",
         "NoSuchKey",
@@ -126,6 +127,8 @@ class AwsSession:
                 import botocore.session
 
                 core = botocore.session.get_session()
+                core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
+                core.register("before-parse", _no_page)
                 role = os.environ.get("AWS_ROLE_ARN")
                 if role and self._web_identity_token is not None and "IDENTITY_ENDPOINT" in os.environ:
                     from shared.adapters.aws.federation import WebIdentityProvider
@@ -135,6 +138,27 @@ class AwsSession:
                 region = os.environ.get("AWS_REGION") or None  # the SDK itself knows AWS_DEFAULT_REGION only
                 self._made = boto3.Session(botocore_session=core, region_name=region)
             return self._made
+
+
+def _moment(value: Any) -> dt.datetime | None:
+    """A time in an answer; None for one in a form of its own, as the rest of the answer is known all the same."""
+    from botocore.utils import parse_timestamp
+
+    try:
+        return parse_timestamp(value)
+    except (ArithmeticError, AttributeError, OSError, TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _no_page(operation_model: Any, response_dict: Any, **_: Any) -> None:
+    """Refuse a web page in the place of an answer: botocore reads one as an answer in which nothing is said."""
+    from botocore.parsers import ResponseParserError
+
+    body, protocol = response_dict.get("body"), operation_model.service_model.resolved_protocol
+    if response_dict["status_code"] >= 300 or protocol != "json" or not isinstance(body, bytes):
+        return
+    if body.strip() and not body.lstrip().startswith(b"{"):
+        raise ResponseParserError(f"the answer is no JSON object but {body[:60]!r}; does a proxy stand between?")
 
 
 def _config() -> Any:
@@ -147,6 +171,8 @@ def _config() -> Any:
 
 def failure(what: str, code: str, message: str, status: int = 0) -> OpportuneError:
     """AWS's error about `what` as this project's; `status` is the HTTP one, 0 where it is not known."""
+    if not code or code.isdigit():  # a status without the service's own word for it: whoever answered, it was not AWS
+        return UnavailableError(what, f"HTTP {status or code}: {' '.join(message.split())[:300]}")
     if code in _LOST:
         return ConflictError(f"{what}: somebody else was first")
     if code in _MISSING:
@@ -165,13 +191,20 @@ def translated(what: str) -> Iterator[None]:
     Raises:
         ConflictError, NotFoundError: a condition did not hold, or there is no such thing.
         RefusedError, CapacityError: AWS will not, for good or for want of a machine.
-        UnavailableError: no answer, or one that may be another a moment later.
+        UnavailableError: no answer, one that may be another a moment later, or one that cannot be understood.
     """
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        NoRegionError,
+        ParamValidationError,
+    )
     from botocore.parsers import ResponseParserError
 
     try:
-        yield
+        with understood(what):
+            yield
     except ClientError as exc:
         told = exc.response.get("Error", {})
         status = int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
@@ -180,8 +213,10 @@ def translated(what: str) -> Iterator[None]:
         raise UnavailableError(what, "the region is unknown; set AWS_REGION") from exc
     except NoCredentialsError as exc:
         raise UnavailableError(what, "no credentials here; give the function a role, or log in to AWS") from exc
+    except ParamValidationError as exc:
+        raise RefusedError(what, " ".join(str(exc).split())) from exc
     except (BotoCoreError, ResponseParserError) as exc:
-        raise UnavailableError(what, str(exc)) from exc
+        raise UnavailableError(what, " ".join(str(exc).split())[:500]) from exc
 
 
 def described(what: str, describe: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from typing import Any, Final
 
+from shared.adapters.answers import understood
+from shared.adapters.aws.objects import content
 from shared.adapters.aws.session import AwsSession, creating, described, translated
 from shared.contracts import TrainingJob
 from shared.errors import NotFoundError, UnavailableError
@@ -20,6 +24,10 @@ _STATES: Final = {
 }
 
 
+#: how SageMaker says that it had no machine of the kind
+_NO_CAPACITY: Final = re.compile(r"CapacityError|Insufficient(Instance)?Capacity|MaxWaitTimeExceeded")
+
+
 class SageMakerTraining:
     """TrainingService on SageMaker training jobs; the job's name is our job_id."""
 
@@ -28,17 +36,21 @@ class SageMakerTraining:
         self._settings = settings
 
     def _describe(self, job_id: str) -> dict[str, Any] | None:
-        return described(
-            f"SageMaker job {job_id}",
-            lambda: self._session.client("sagemaker").describe_training_job(TrainingJobName=job_id),
-        )
+        what = f"SageMaker job {job_id}"
+        sagemaker = functools.partial(self._session.client, "sagemaker")
+        found = described(what, lambda: sagemaker().describe_training_job(TrainingJobName=job_id))
+        with understood(what):
+            if found is not None:
+                _ = found["TrainingJobStatus"]  # an answer without it says nothing, least of all that there is one
+        return found
 
     def start(self, job: TrainingJob, data_uri: str, parent_uri: str | None) -> None:
         """Create the training job unless one of that name exists."""
         if self._describe(job.job_id) is not None:
             return
         with creating(f"SageMaker training job {job.job_id}"):
-            self._session.client("sagemaker").create_training_job(**self.request(job, data_uri, parent_uri))
+            sagemaker = self._session.client("sagemaker")
+            _ = sagemaker.create_training_job(**self.request(job, data_uri, parent_uri))["TrainingJobArn"]
 
     def request(self, job: TrainingJob, data_uri: str, parent_uri: str | None) -> dict[str, Any]:
         """The CreateTrainingJob request."""
@@ -86,6 +98,10 @@ class SageMakerTraining:
         found = self._describe(job_id)
         if found is None:
             return None
+        with understood(f"SageMaker job {job_id}"):
+            return self._told(job_id, found)
+
+    def _told(self, job_id: str, found: dict[str, Any]) -> TrainingStatus:
         state = _STATES.get(found["TrainingJobStatus"])
         if state is None:
             raise UnavailableError(
@@ -101,7 +117,8 @@ class SageMakerTraining:
             finished.timestamp() if finished else None,
             billed_s=float(billed) if billed is not None else None,
             # a spot job that nobody had a machine for stops by itself, which is not a person's stop
-            capacity=state in ("failed", "stopped") and (phase == "MaxWaitTimeExceeded" or "CapacityError" in reason),
+            capacity=state in ("failed", "stopped")
+            and (phase == "MaxWaitTimeExceeded" or _NO_CAPACITY.search(reason) is not None),
         )
 
     def stop(self, job_id: str) -> None:
@@ -117,4 +134,4 @@ class SageMakerTraining:
         if not key:
             raise NotFoundError(f"SageMaker job {job_id} has no model artifact")
         with translated(uri):
-            return bytes(self._session.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
+            return content(self._session.client("s3").get_object(Bucket=bucket, Key=key))

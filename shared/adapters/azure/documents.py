@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import secrets
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from shared.adapters.azure.account import storage_client
-from shared.adapters.azure.errors import translated
+from shared.adapters.azure.errors import answered
 from shared.errors import ConflictError, NotFoundError
 from shared.settings import Settings
 from shared.values import Document, DocumentKey
@@ -36,12 +37,20 @@ class TableDocuments:
 
     def get(self, kind: str, key: str) -> Document | None:
         """The document or None."""
+        found = self._entity(kind, key)
+        return Document(_body(found), found.metadata["etag"]) if found is not None else None
+
+    def _entity(self, kind: str, key: str) -> Any:
+        """The entity, or None; a table that is missing is an error, as it says nothing about what was in it."""
         try:
-            with translated(self._what):
+            with answered(self._what):
                 entity = self._table.get_entity(kind, key)
-        except NotFoundError:
+                _ = entity["PartitionKey"], str(entity.metadata["etag"] or _none())
+                return entity
+        except NotFoundError as exc:
+            if "TableNotFound" in str(exc):
+                raise
             return None
-        return Document(bytes(entity["body"]), entity.metadata["etag"])
 
     def get_many(self, keys: Iterable[DocumentKey]) -> dict[DocumentKey, Document]:
         """Those of the documents that exist, one by one: a batch of reads holds a single one."""
@@ -49,12 +58,20 @@ class TableDocuments:
         return {key: document for key, document in found.items() if document is not None}
 
     def put(self, kind: str, key: str, body: bytes, *, if_etag: str | None = None, if_absent: bool = False) -> str:
-        """Write under the condition; see the port."""
-        what = f"{self._what}, {kind} {key}"
-        entity = {"PartitionKey": kind, "RowKey": key, "body": body}
+        """Write under the condition; see the port.
+
+        The SDK repeats a write whose answer was lost, and then meets what it wrote itself: `writer` tells that apart.
+        """
+        what, writer = f"{self._what}, {kind} {key}", secrets.token_hex(8)
+        entity = {"PartitionKey": kind, "RowKey": key, "body": body, "writer": writer}
         try:
-            with translated(what):
-                return str(self._write(entity, if_etag, if_absent)["etag"])
+            with answered(what):
+                return str(self._write(entity, if_etag, if_absent)["etag"] or _none())
+        except ConflictError:
+            found = self._entity(kind, key)
+            if found is None or found.get("writer") != writer:
+                raise
+            return str(found.metadata["etag"])
         except NotFoundError as exc:
             if if_etag is not None:
                 raise ConflictError(f"{what}: deleted meanwhile") from exc
@@ -74,8 +91,18 @@ class TableDocuments:
     def query(self, kind: str, *, since: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
         """Ascending by key from `since`."""
         wanted = "PartitionKey eq @kind and RowKey ge @since"
-        with translated(self._what):
+        with answered(self._what):
             entities = self._table.query_entities(
                 wanted, parameters={"kind": kind, "since": since}, results_per_page=min(limit, _PAGE)
             )
-            return [(entity["RowKey"], bytes(entity["body"])) for entity in itertools.islice(entities, limit)]
+            return [(entity["RowKey"], _body(entity)) for entity in itertools.islice(entities, limit)]
+
+
+def _body(entity: Any) -> bytes:
+    """The content, empty where another hand left none: one such entity must not hide the others."""
+    body = entity.get("body")
+    return bytes(body) if isinstance(body, bytes) else str(body or "").encode()
+
+
+def _none() -> str:
+    raise ValueError("it carries no etag")

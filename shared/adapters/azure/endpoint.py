@@ -6,6 +6,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from shared.adapters.answers import understood
 from shared.adapters.azure.workspace import Workspace
 from shared.errors import RefusedError
 from shared.settings import Settings
@@ -38,6 +39,10 @@ class AzureMLHost:
 
     def deploy(self, model_version: str, artifact_uri: str) -> None:
         """Take the next step towards `model_version`: create its deployment, or move the traffic once it is ready."""
+        with understood(f"Azure ML {self._endpoint}"):
+            self._deploy(model_version, artifact_uri)
+
+    def _deploy(self, model_version: str, artifact_uri: str) -> None:
         name = self._deployment(model_version)
         resource = f"{self._endpoint}/deployments/{name}"
         found = self._workspace.get(resource)
@@ -67,7 +72,9 @@ class AzureMLHost:
     def _create(self, resource: str, model_version: str, artifact_uri: str) -> None:
         cfg = self._settings
         model = f"models/{cfg.azureml_endpoint}/versions/{model_version}"
-        if self._workspace.get(model) is None:
+        if (known := self._workspace.get(model)) is not None:
+            _ = known["properties"]  # an answer without them says nothing, least of all that there is one
+        else:
             self._workspace.call("PUT", model, {"properties": {"modelType": "custom_model", "modelUri": artifact_uri}})
         environment, _, version = cfg.azureml_environment.partition(":")
         endpoint = self._workspace.call("GET", self._endpoint)
@@ -92,7 +99,10 @@ class AzureMLHost:
         endpoint = self._workspace.get(self._endpoint)
         if endpoint is None:
             return HostState(None, self._settings.azure_endpoint_url)
-        properties = endpoint["properties"]
+        with understood(f"Azure ML {self._endpoint}"):
+            return self._told(endpoint["properties"])
+
+    def _told(self, properties: dict[str, Any]) -> HostState:
         scoring = properties.get("scoringUri")
         url = self._settings.azure_endpoint_url or (f"azureml:{scoring}" if scoring else "")
         deployments = {str(found["name"]): found for found in self._deployments()}

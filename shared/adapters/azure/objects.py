@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from shared.adapters.azure.account import once_more, storage_client
-from shared.adapters.azure.errors import translated
+from shared.adapters.azure.errors import answered
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,17 +30,17 @@ class BlobObjects:
 
     def get(self, key: str) -> bytes:
         """The blob's bytes; NotFoundError when there is none."""
-        with translated(f"blob {self._name}/{key}"):
+        with answered(f"blob {self._name}/{key}"):
             return bytes(self._container.download_blob(key).readall())
 
     def put(self, key: str, body: bytes) -> None:
         """Write or replace."""
-        with translated(f"blob {self._name}/{key}"):
+        with answered(f"blob {self._name}/{key}"):
             self._container.upload_blob(key, body, overwrite=True)
 
     def list(self, prefix: str) -> Iterable[str]:
         """Keys under the prefix, ascending."""
-        with translated(f"container {self._name}"):
+        with answered(f"container {self._name}"):
             return [str(name) for name in self._container.list_blob_names(name_starts_with=prefix)]
 
     def uri(self, key: str) -> str:

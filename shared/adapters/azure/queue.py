@@ -8,7 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from shared.adapters.azure.account import once_more, storage_client
-from shared.adapters.azure.errors import translated
+from shared.adapters.azure.errors import answered
 from shared.contracts import TrainingJob, encode
 from shared.ports import DeadLetter
 from shared.settings import Settings
@@ -43,40 +43,40 @@ class StorageQueue:
 
     def enqueue(self, job: TrainingJob) -> None:
         """Send the job; a duplicate is harmless because its consumer claims by job_id."""
-        with translated(f"Azure queue {self._settings.queue}"):
+        with answered(f"Azure queue {self._settings.queue}"):
             self._jobs.send_message(encode(job).decode())
 
     def dead_letter(self, body: str, reason: str) -> None:
         """Storage Queue messages carry no attributes, so the poison message is {"body", "reason"}."""
-        with translated(f"Azure queue {self._settings.poison_queue}"):
+        with answered(f"Azure queue {self._settings.poison_queue}"):
             self._poison.send_message(json.dumps({"body": body[:32768], "reason": reason[:1024]}))
 
     def depth(self) -> int:
         """About how many jobs wait."""
-        with translated(f"Azure queue {self._settings.queue}"):
+        with answered(f"Azure queue {self._settings.queue}"):
             return int(self._jobs.get_queue_properties().approximate_message_count)
 
     def dead_letters(self, hide_s: int = 60) -> list[DeadLetter]:
         """The messages kept, hidden for `hide_s`: ours with their reason, the Functions host's without."""
-        with translated(f"Azure queue {self._settings.poison_queue}"):
+        with answered(f"Azure queue {self._settings.poison_queue}"):
             messages = list(self._poison.receive_messages(messages_per_page=_PAGE, visibility_timeout=hide_s))
-        return [DeadLetter(*_poisoned(m.content), f"{m.id} {m.pop_receipt}") for m in messages]
+            return [DeadLetter(*_poisoned(m.content), f"{m.id} {m.pop_receipt}") for m in messages]
 
     def dead_letter_count(self) -> int:
         """About how many messages are kept, hidden ones among them."""
-        with translated(f"Azure queue {self._settings.poison_queue}"):
+        with answered(f"Azure queue {self._settings.poison_queue}"):
             return int(self._poison.get_queue_properties().approximate_message_count)
 
     def release(self, letter: DeadLetter) -> None:
         """Show a hidden message again."""
         message_id, _, receipt = letter.receipt.partition(" ")
-        with translated(f"Azure queue {self._settings.poison_queue}"):
+        with answered(f"Azure queue {self._settings.poison_queue}"):
             self._poison.update_message(message_id, receipt, visibility_timeout=0)
 
     def forget(self, letter: DeadLetter) -> None:
         """Remove a message that was kept."""
         message_id, _, receipt = letter.receipt.partition(" ")
-        with translated(f"Azure queue {self._settings.poison_queue}"):
+        with answered(f"Azure queue {self._settings.poison_queue}"):
             self._poison.delete_message(message_id, receipt)
 
 

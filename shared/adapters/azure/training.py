@@ -6,6 +6,7 @@ import datetime as dt
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
+from shared.adapters.answers import understood
 from shared.adapters.azure.errors import NO_CAPACITY
 from shared.adapters.azure.workspace import Workspace
 from shared.contracts import TrainingJob
@@ -45,7 +46,11 @@ class AzureMLTraining:
 
     def start(self, job: TrainingJob, data_uri: str, parent_uri: str | None) -> None:
         """Submit the job unless one of that name exists (its definition may not be sent twice once it ran)."""
-        if self._workspace.get(f"jobs/{job.job_id}") is None:
+        found = self._workspace.get(f"jobs/{job.job_id}")
+        with understood(f"Azure ML job {job.job_id}"):
+            if found is not None:
+                _ = found["properties"]  # an answer without them says nothing, least of all that there is one
+        if found is None:
             self._workspace.call("PUT", f"jobs/{job.job_id}", self.request(job, data_uri, parent_uri))
 
     def request(self, job: TrainingJob, data_uri: str, parent_uri: str | None) -> dict[str, Any]:
@@ -92,14 +97,18 @@ class AzureMLTraining:
         found = self._workspace.get(f"jobs/{job_id}")
         if found is None:
             return None
-        properties = found["properties"]
+        with understood(f"Azure ML job {job_id}"):
+            return self._told(job_id, found["properties"], found.get("error"))
+
+    def _told(self, job_id: str, properties: dict[str, Any], error: Any) -> TrainingStatus:
         state = _STATES.get(properties["status"])
         if state is None:
             raise UnavailableError(
                 "Azure ML", f"job {job_id} has the unknown status {properties['status']!r}; upgrade opportune"
             )
         details: dict[str, Any] = properties.get("properties") or {}
-        reason = str(details.get("failureReason") or f"Azure ML says {properties['status']}")
+        reason = details.get("failureReason") or _words(properties.get("error") or error)
+        reason = str(reason or f"Azure ML says {properties['status']}")
         return TrainingStatus(
             state,
             reason,
@@ -117,9 +126,16 @@ class AzureMLTraining:
         return self._objects.get(f"jobs/{job_id}/model/model.tar.gz")
 
 
-def _posix(text: str | None) -> float | None:
+def _words(error: Any) -> str:
+    """Azure's code and message, where it gives them."""
+    if not isinstance(error, dict):
+        return ""
+    return ": ".join(str(error[part]) for part in ("code", "message") if error.get(part))
+
+
+def _posix(text: Any) -> float | None:
     """An Azure time stamp ("2026-01-02 03:04:05" or ISO 8601, UTC) in POSIX seconds."""
-    if not text:
+    if not text or not isinstance(text, str):
         return None
     try:
         moment = dt.datetime.fromisoformat(text.replace("Z", "+00:00"))

@@ -7,11 +7,12 @@ we need are small. Requests and answers are those of Microsoft.MachineLearningSe
 from __future__ import annotations
 
 import functools
+import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from shared.adapters.azure.credential import workspace_credential
-from shared.adapters.azure.errors import translated
+from shared.adapters.azure.errors import answered
 from shared.errors import NotFoundError, UnavailableError
 from shared.settings import Settings
 
@@ -22,6 +23,8 @@ API_VERSION: Final = "2024-10-01"
 #: what an identity's token must be for
 SCOPE: Final = "https://management.azure.com/.default"
 _PROVIDER: Final = "providers/Microsoft.MachineLearningServices/workspaces"
+#: how Azure says that subscription, resource group or workspace are missing
+_ABOVE: Final = re.compile(r"(Subscription|ResourceGroup|ParentResource)NotFound|/workspaces/[^/' ]+'", re.I)
 
 
 class Workspace:
@@ -49,11 +52,11 @@ class Workspace:
         """`method` on `resource` (a path below the workspace). What is not a GET is sent once.
 
         Raises:
-            NotFoundError: 404.
-            UnavailableError: no answer, or any other status of 300 and up; carries the service's message.
+            NotFoundError: 404, in Azure's own words.
+            RefusedError, CapacityError, UnavailableError: any other status of 300 and up, or no answer to make use of.
         """
         what = f"Azure ML {resource}"
-        with translated(what, conditional=False):
+        with answered(what, conditional=False):
             answer = self._answer(method, resource, body)
         if not answer.content:
             return {}
@@ -80,5 +83,7 @@ class Workspace:
         """The resource, or None when there is none."""
         try:
             return self.call("GET", resource)
-        except NotFoundError:
+        except NotFoundError as exc:
+            if _ABOVE.search(str(exc)):  # not this one but what it would be in: nothing is known of it
+                raise
             return None
