@@ -8,15 +8,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from shared.adapters.aws.session import AwsSession, translated
-<<<<<<< HEAD
-from shared.errors import UnavailableError
-from shared.ports import Clock
-from shared.values import Document, DocumentKey
-=======
 from shared.errors import ConflictError, UnavailableError
 from shared.ports import Clock
 from shared.values import Document, DocumentKey
->>>>>>> wt-real
 
 #: kind whose documents DynamoDB deletes after their time to live
 _EXPIRING: Final = "decision"

@@ -7,12 +7,7 @@ from typing import Any, Final
 
 from shared.adapters.answers import understood
 from shared.adapters.aws.session import AwsSession, creating, described
-<<<<<<< HEAD
-from shared.errors import RefusedError
-=======
 from shared.errors import RefusedError, UnavailableError
-from shared.values import HostState
->>>>>>> wt-real
 from shared.settings import Settings
 from shared.values import HostState
 
