@@ -58,14 +58,23 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
 TOO_SLOW: Final = "crash_between"
 
 _UNUSED: Final = "whoever makes one says it"
+_ONE_STEP: Final = "only a path of one step ends in the status in which it began"
 #: module -> "before -> after", or "before" whatever comes after -> why nobody could tell the difference
 EQUIVALENT: Final[Mapping[str, Mapping[str, str]]] = {
+    "functions/scheduling/plan.py": {
+        "default=0.0": "no switch was changed in 1970",
+        "known[0] if known else serving -> known[-1] if known else serving": "a table has one endpoint of a cloud",
+        "found[0] if found else None -> found[-1] if found else None": "without its own there is one other cloud's",
+    },
     "functions/retraining/lifecycle.py": {
         "switched_s: float = 0.0": _UNUSED,
         "stop: bool = False -> stop: bool = True": _UNUSED,
         "record.finished_s or 0.0 -> record.finished_s or 1.0": "in 1970",
         "record.finished_s or 0.0 -> record.finished_s or -1.0": "in 1970",
         "record.asked.get(cloud, 0)": "never asked, or once, is not three times",
+        "path[-1].status -> path[-0].status": _ONE_STEP,
+        "msgspec.structs.replace(path[-1], updated_s=job.held.record.updated_s) -> "
+        "msgspec.structs.replace(path[-0], updated_s=job.held.record.updated_s)": _ONE_STEP,
     },
     "functions/retraining/start.py": {
         "default=0.0": "no pair is of the first second of 1970",
@@ -79,7 +88,9 @@ EQUIVALENT: Final[Mapping[str, Mapping[str, str]]] = {
         "max(min(costs), 1e-09) -> max(min(costs), 2e-09)": "no answer comes within nanoseconds",
         "c / fastest - 1.0": "every weight changes by the same factor, and only their ratio matters",
         "strict=True -> strict=False": "both lists are made of the same endpoints",
-        "self._rng.choices(endpoints, weights)[0] -> self._rng.choices(endpoints, weights)[-1]": "one is chosen",
+        "return self._rng.choices(endpoints, weights)[0] -> return self._rng.choices(endpoints, weights)[-1]": (
+            "one is chosen"
+        ),
     },
     "training_containers/serve/batcher.py": {
         "max_batch=16": _UNUSED,
@@ -157,7 +168,7 @@ def _changeable(node: ast.AST, shown: ast.AST) -> Iterator[tuple[ast.AST, ast.AS
     """The nodes that may be changed, each with the one that shows it to a reader."""
     if isinstance(node, ast.JoinedStr) or _logs(node):
         return
-    part = isinstance(node, ast.Constant | ast.Tuple) or (
+    part = isinstance(node, ast.Constant | ast.Tuple | ast.Subscript) or (
         isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
     )
     shown = shown if part else node
