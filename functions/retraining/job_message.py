@@ -66,4 +66,4 @@ def difference(cfg: Settings, decision: Decision, job: TrainingJob) -> str | Non
 
 def stopped_record(job: TrainingJob, reason: str, now_s: float) -> JobRecord:
     """The record of a job that ended before it began."""
-    return JobRecord(job=job, status=JobStatus.STOPPED, updated_s=now_s, reason=reason)
+    return JobRecord(job=job, status=JobStatus.STOPPED, updated_s=now_s, reason=reason, cost_usd=0.0)

@@ -71,7 +71,7 @@ def next_step(job: JobView, around: Surroundings) -> Step | None:
     keep, stop = None, False
     while record.status in IN_FLIGHT:
         if record.job.job_id in around.stopped:
-            following, keep = _ended(record, JobStatus.STOPPED, "stopped by a person", around.now_s), None
+            following = _ended(record, JobStatus.STOPPED, "stopped by a person", around.now_s)
             stop = job.held.record.status in (JobStatus.CLAIMED, JobStatus.TRAINING)
         else:
             following = _STEPS[record.status](job, record, around)
@@ -81,7 +81,7 @@ def next_step(job: JobView, around: Surroundings) -> Step | None:
             path.append(following)
             break
         if record.status is JobStatus.SUCCEEDED and isinstance(job.artifact, Artifact):
-            keep = job.artifact if following.status is not JobStatus.FAILED else None
+            keep = job.artifact if following.status in (JobStatus.ACCEPTED, JobStatus.REJECTED) else None
         if record.status is JobStatus.TRAINING and following.status in (JobStatus.STOPPED, JobStatus.FAILED):
             stop = stop or not isinstance(job.status, TrainingStatus) or job.status.state == "running"
         path.append(following)
@@ -262,8 +262,15 @@ def _waiting(record: JobRecord, what: str, why: str) -> JobRecord:
 
 
 def _ended(record: JobRecord, status: JobStatus, reason: str, now_s: float) -> JobRecord:
-    finished_s = record.finished_s if record.finished_s is not None else now_s
-    return msgspec.structs.replace(record, status=status, reason=reason, finished_s=finished_s, waits={})
+    return msgspec.structs.replace(
+        record,
+        status=status,
+        reason=reason,
+        finished_s=record.finished_s if record.finished_s is not None else now_s,
+        # what never trained cost nothing; what trained and ended in silence counts as expected
+        cost_usd=0.0 if record.cost_usd is None and record.started_s is None else record.cost_usd,
+        waits={},
+    )
 
 
 _STEPS: Final[dict[JobStatus, Callable[[JobView, JobRecord, Surroundings], JobRecord]]] = {

@@ -117,7 +117,9 @@ def _claim(deps: Deps, job: TrainingJob, now_s: float) -> Held | None:
         # Still CLAIMED: whoever claimed it may have crashed. Every step of a start may be repeated.
         if not refusal:
             return held
-        stopped = msgspec.structs.replace(held.record, status=JobStatus.STOPPED, reason=refusal, updated_s=now_s)
+        stopped = msgspec.structs.replace(
+            held.record, status=JobStatus.STOPPED, reason=refusal, updated_s=now_s, cost_usd=0.0
+        )
         try:
             if deps.own.training.status(job.job_id) is not None:
                 deps.own.training.stop(job.job_id)  # whoever claimed it had come so far
@@ -196,8 +198,7 @@ def _settle(
     deps: Deps, held: Held, status: JobStatus, now_s: float, reason: str, *, pairs: int = 0, cause: str = ""
 ) -> Outcome:
     changes: dict[str, object] = {"status": status, "updated_s": now_s, "reason": reason, "cause": cause, "waits": {}}
-    if status is JobStatus.TRAINING:
-        changes["started_s"] = now_s
+    changes |= {"started_s": now_s} if status is JobStatus.TRAINING else {"cost_usd": 0.0}
     record = msgspec.structs.replace(held.record, **changes)
     state = deps.state(deps.settings.cloud)
     try:

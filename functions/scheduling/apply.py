@@ -262,6 +262,7 @@ def _enqueue(deps: Deps, job: TrainingJob, now_s: float) -> None:
             updated_s=now_s,
             reason=f"its message cannot be sent: {failed}",
             cause="refused",
+            cost_usd=0.0,
         )
         _tried("record a refused job", lambda: deps.state(job.cloud).claim(record), **about(job))
 

@@ -81,6 +81,7 @@ def test_stop_ends_what_is_finished_before_it_goes_live(world, now, artifact):
     pause(world, Control(paused=False, reason="", stopped_jobs=(JOB,)))
     assert training_finished(world.deps(), JOB, now + 60).status is JobStatus.STOPPED
     assert world.host().version == "base"
+    assert not list(world.clouds["aws"].objects.list("models/")), "nothing is kept of it"
 
 
 def test_stop_ends_what_is_queued(world, now):
@@ -115,3 +116,12 @@ def test_watch_mode_holds_and_a_pause_speaks_first():
     assert held_by(Settings(), None) is None
     assert "watch mode" in held_by(Settings(mode="watch"), None)
     assert "incident" in held_by(Settings(mode="watch"), "incident")
+
+
+def test_what_never_trained_counts_nothing_against_the_budget(world, now):
+    pause(world)
+    start_training(world.deps(), world.message(), now)
+    pause(world, Control(paused=False, reason=""))
+    tick(world.deps(cooldown_slots=0.0), now + 60)
+    (held,) = [r for r in world.state().jobs("qa").records if r.status is JobStatus.STOPPED]
+    assert held.cost_usd == 0.0

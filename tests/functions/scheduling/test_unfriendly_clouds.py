@@ -158,7 +158,7 @@ def test_a_training_service_that_refuses_for_good_ends_the_job_at_once_in_its_wo
     world.training().start = start
     assert start_training(world.deps(), world.message(), now) is Outcome.REFUSED
     record = world.state().job(JOB).record
-    assert (record.status, record.cause, record.cost_usd) == (JobStatus.FAILED, "refused", None)
+    assert (record.status, record.cause, record.cost_usd) == (JobStatus.FAILED, "refused", 0.0)
     assert str(error) in record.reason
     decision = tick(world.deps(), now + 60)
     assert decision.action is Action.RETRAIN_AZURE, "without a cooldown: nothing is wrong with the model"
