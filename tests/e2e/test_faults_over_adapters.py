@@ -32,12 +32,7 @@ from functions.scheduling.tick import tick, training_finished
 from local.clouds.azure.storage import connection_string
 from policy.decide import load_policy
 from shared.contracts import Action, Decision, FeedbackPair, JobRecord, JobStatus, encode, job_id_for
-<<<<<<< HEAD
-from shared.errors import UnavailableError
-=======
 from shared.errors import ConflictError, UnavailableError
-from shared.records import State
->>>>>>> wt-real
 from shared.settings import Settings
 from shared.state import State
 from tests.fakes import MemoryMetrics
