@@ -1,7 +1,7 @@
 """What the use cases are given: settings, clouds, metrics, policy. Built once, in functions.bootstrap.
 
 A use case works on `deps.guarded(seconds)`: then every call of a cloud has a wall-clock limit, whatever a cloud does is
-an error of this project's, and a cloud that was silent once is asked nothing more.
+an error of this project's, and a service that was silent once is asked nothing more; without its documents, a cloud.
 """
 
 from __future__ import annotations
@@ -27,8 +27,13 @@ log = logging.getLogger("opportune.functions")
 
 #: the longest that one call of a cloud may take, however long its library would wait
 CALL_S: Final = 8.0
-#: a call that failed after so long was no refusal but silence: the rest of the run does without that cloud
+#: of those calls that carry a whole model or data set, which also get at most half of what the run has left
+LONG_CALL_S: Final = 20.0
+_LONG: Final = frozenset({("training", "artifact"), ("objects", "get"), ("objects", "put")})
+#: a call that failed after so long was no refusal but silence: the rest of the run does without that service
 SILENT_AFTER_S: Final = 1.5
+#: where these are silent, nobody there is expected to answer
+_CLOUD: Final = "documents"
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Deps:
     deadline: Deadline = field(default_factory=lambda: Deadline(float("inf")))
     guards: Mapping[Cloud, Guard] = field(default_factory=dict)
     call_s: float = CALL_S
+    long_call_s: float = LONG_CALL_S
     #: clouds are read side by side
     parallel: bool = True
 
@@ -64,7 +70,7 @@ class Deps:
     def guarded(self, seconds: float) -> Deps:
         """The same for one run that must be over in `seconds`."""
         deadline = Deadline(seconds)
-        guards = {cloud: Guard(cloud, deadline, self.call_s) for cloud in self.clouds}
+        guards = {cloud: Guard(cloud, deadline, self.call_s, self.long_call_s) for cloud in self.clouds}
         clouds = {cloud: guards[cloud].services(services) for cloud, services in self.clouds.items()}
         return dataclasses.replace(self, clouds=clouds, deadline=deadline, guards=guards)
 
@@ -103,13 +109,15 @@ class Attempt:
 
 
 class Guard:
-    """One cloud during one run: limits each call's time, and remembers that the cloud fell silent."""
+    """One cloud during one run: limits each call's time, and remembers which of its services fell silent."""
 
-    def __init__(self, cloud: Cloud, deadline: Deadline, call_s: float) -> None:
+    def __init__(self, cloud: Cloud, deadline: Deadline, call_s: float, long_call_s: float) -> None:
         self.cloud = cloud
-        self.silent: str | None = None
+        #: port -> why it is not asked again
+        self.silent: dict[str, str] = {}
         self._deadline = deadline
         self._call_s = call_s
+        self._long_call_s = long_call_s
 
     def services(self, services: CloudServices) -> CloudServices:
         """The cloud's ports, each call of which goes through `call`."""
@@ -125,9 +133,10 @@ class Guard:
             OpportuneError: whatever went wrong. An answer nobody can make sense of is an UnavailableError too.
         """
         what = f"{self.cloud} {port}"
-        if self.silent is not None:
-            raise UnavailableError(what, f"not asked again in this run: {self.silent}")
-        seconds = min(self._call_s, self._deadline.left())
+        if why := self.silent.get(port) or self.silent.get(_CLOUD):
+            raise UnavailableError(what, f"not asked again in this run: {why}")
+        left_s = self._deadline.left()
+        seconds = min(self._long_call_s, left_s / 2) if (port, method) in _LONG else min(self._call_s, left_s)
         if seconds <= 0.0:
             raise UnavailableError(what, "the run's time is over")
         started_s = time.monotonic()
@@ -135,7 +144,7 @@ class Guard:
             return bounded(f"{what}.{method}", seconds, call)
         except OpportuneError as exc:
             if isinstance(exc, UnavailableError) and time.monotonic() - started_s >= min(SILENT_AFTER_S, self._call_s):
-                self.silent = str(exc)
+                self.silent[port] = str(exc)
             raise
         except Exception as exc:  # the one place where any answer of a cloud becomes an error of this project's
             reason = f"an answer that cannot be used: {type(exc).__name__}: {exc}"

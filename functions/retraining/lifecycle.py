@@ -151,9 +151,11 @@ def _training(job: JobView, record: JobRecord, around: Surroundings) -> JobRecor
 def _timed(record: JobRecord, told: TrainingStatus, around: Surroundings, status: JobStatus, reason: str) -> JobRecord:
     """The record with times and cost: what the service bills, else its own times; what never started costs nothing."""
     finished_s = told.finished_s if told.finished_s is not None else around.now_s
+    # one that succeeded has run, whether or not the service says since when
+    ran_since_s = record.started_s if told.started_s is None and told.state == "succeeded" else told.started_s
     seconds = told.billed_s
     if seconds is None:
-        seconds = 0.0 if told.started_s is None else max(0.0, finished_s - told.started_s)
+        seconds = 0.0 if ran_since_s is None else max(0.0, finished_s - ran_since_s)
     began_s = told.started_s if told.started_s is not None or told.capacity else record.started_s
     cost_usd = seconds / 3600.0 * around.settings.time_scale
     if told.capacity:

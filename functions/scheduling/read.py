@@ -140,8 +140,9 @@ def _metrics(deps: Deps, call: Callable[[], T]) -> T:
 def _cloud(deps: Deps, cloud: Cloud, decision_id: str, now_s: float) -> CloudView:
     """One cloud, its documents first, then its endpoint; each thing by itself."""
     cfg, services, state = deps.settings, deps.clouds[cloud], deps.state(cloud)
-    seen: dict[str, Any] = {"host": _or_unread(services.host.state)}
+    # the documents first: where they are silent nothing else of the cloud is asked
     documents = _or_unread(lambda: state.service(cfg.service, decision_id))
+    seen: dict[str, Any] = {"host": _or_unread(services.host.state)}
     if isinstance(documents, Unread):
         return CloudView(cloud, documents=documents, recent=documents, retrains=documents, **seen)
     routes, totals, control, decision, etags = documents

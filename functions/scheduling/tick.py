@@ -11,6 +11,9 @@ from functions.scheduling.leadership import stands_by
 from functions.scheduling.plan import plan_slot
 from functions.scheduling.read import read
 from shared.contracts import Decision, JobRecord
+from shared.errors import ContractError, OpportuneError
+from shared.records import Held
+from shared.state import State
 
 log = logging.getLogger("opportune.functions.tick")
 
@@ -46,11 +49,26 @@ def training_finished(deps: Deps, job_id: str, now_s: float) -> JobRecord | None
     """
     deps = deps.guarded(deps.settings.tick_deadline_seconds)
     state = deps.state(deps.settings.cloud)
-    if state.job(job_id) is None:
-        log.info("not a job of ours", extra={"action": "finish", "job_id": job_id})
+    held = _held(state, job_id)
+    if held is None:
         return None
     for _ in range(LOOKS):
         if not apply(deps, plan_slot(read(deps, now_s, observe=False), None)).moved:
             break
-    held = state.job(job_id)
-    return held.record if held else None
+    try:
+        held = _held(state, job_id) or held
+    except OpportuneError as exc:  # what was done is done
+        log.warning("not read again", extra={"action": "finish", "job_id": job_id, "reason": str(exc)})
+    return held.record
+
+
+def _held(state: State, job_id: str) -> Held | None:
+    """The job's record; None for somebody else's, or one that a newer program has in its hands."""
+    try:
+        held = state.job(job_id)
+    except ContractError as exc:
+        log.error("a job's record cannot be read", extra={"action": "finish", "job_id": job_id, "reason": str(exc)})
+        return None
+    if held is None:
+        log.info("not a job of ours", extra={"action": "finish", "job_id": job_id})
+    return held

@@ -890,14 +890,12 @@ def test_a_document_that_cannot_be_read_stops_neither_ticks_nor_starts(bench, wh
         assert start_training(case.deps("aws"), message, NOW) is Outcome.STARTED, f"{where} {kind}"
 
 
-@pytest.mark.xfail(reason="an event about a record that cannot be read raises ContractError", strict=False)
 def test_an_event_about_a_job_that_cannot_be_read_raises_nothing(bench):
     case = bench.fresh()
     case.clouds["aws"].documents.put("job", case.job_id, b"{oops")
     training_finished(case.deps("aws"), case.job_id, NOW)
 
 
-@pytest.mark.xfail(reason="one silent service makes its whole cloud count as silent", strict=False)
 @pytest.mark.parametrize("service", ["sagemaker", "ml"])
 def test_where_one_cloud_is_alone_a_silent_endpoint_does_not_keep_its_tables_from_being_asked(bench, service):
     case = bench.fresh(CLOUD[service])

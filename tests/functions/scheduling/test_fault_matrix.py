@@ -99,7 +99,7 @@ def broken(world, seen, target=None, fault=""):
 
 
 def run_deps(world, cloud, clouds):
-    return dataclasses.replace(world.deps(cloud, clouds, cooldown_slots=0.0), call_s=CALL_S)
+    return dataclasses.replace(world.deps(cloud, clouds, cooldown_slots=0.0), call_s=CALL_S, long_call_s=CALL_S)
 
 
 def good_metrics(world):
