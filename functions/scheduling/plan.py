@@ -102,7 +102,7 @@ def plan_slot(view: View, policy: Policy | None) -> Plan:
             jobs.append(JobRecord(job=job, status=JobStatus.CLAIMED, updated_s=earlier.slot_s))
             if isinstance(parent, str) and _due(earlier, view):
                 messages.append(job)
-    settled = _settled(view)
+    settled = _settled(view) if policy is not None else None
     decision = None
     if policy is not None and settled is None and not _newer_decides(view):
         decision = _decided(view, policy, tuple(jobs))

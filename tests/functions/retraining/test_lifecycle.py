@@ -6,7 +6,7 @@ from functions.retraining.history import job_history
 from functions.retraining.start import start_training
 from functions.scheduling.apply import model_key
 from functions.scheduling.read import read
-from functions.scheduling.tick import training_finished
+from functions.scheduling.tick import tick, training_finished
 from shared.contracts import JobStatus
 from shared.errors import ModelError, NotFoundError, UnavailableError
 from tests.fakes import MemoryHost, memory_cloud
@@ -34,6 +34,16 @@ def test_a_better_model_goes_live_on_both_clouds(trained, now):
             ("aws", "azure"), record.model_version
         )
         assert table.trace_id == record.job.trace_id, "the route change belongs to the decision's trace"
+
+
+def test_a_model_that_is_ready_within_the_slot_of_its_decision_is_routed_to_at_once(world, now, artifact):
+    tick(world.deps(), now)
+    start_training(world.deps(), world.queue().messages[0], now + 1)
+    world.training().finish(JOB, artifact=artifact(JOB))
+    record = training_finished(world.deps(), JOB, now + 20)
+    table = world.state("azure").routes("qa")
+    assert {e.model_version for e in table.endpoints} == {record.model_version}
+    assert table.heartbeat_s == now, "an event is no sign of life of the scheduler"
 
 
 def test_cost_is_the_billed_time_at_list_price(trained, now):
