@@ -24,12 +24,12 @@ def check(name: str, option: str = "--policy", *, replayed: bool = False) -> Non
     Raises:
         InvalidInputError: no such policy, or none that a service can run.
     """
-    if name.endswith(".onnx") or (replayed and name in offered(replayed=True)):
+    if name.endswith(".onnx") or name in offered(replayed=replayed):
         return
-    if replayed:
-        names = ", ".join(offered(replayed=True))
-        raise InvalidInputError(f"{option} {name}: no such policy; choose from {names}, or give a .onnx file")
-    try:
-        check_deployable(name)
-    except InvalidInputError as exc:
-        raise InvalidInputError(f"{option} {name}: {exc}") from exc
+    if not replayed and name in offered(replayed=True):
+        try:
+            check_deployable(name)
+        except InvalidInputError as exc:
+            raise InvalidInputError(f"{option} {name}: {exc}") from exc
+    names = ", ".join(offered(replayed=replayed))
+    raise InvalidInputError(f"{option} {name}: no such policy; choose from {names}, or give a .onnx file")
