@@ -121,6 +121,7 @@ def test_over_sqs_every_valid_job_starts_once_and_every_malformed_message_is_kep
     sqs = boto3.client("sqs")
     source, dead = (sqs.get_queue_url(QueueName=n)["QueueUrl"] for n in ("opportune-retrain", "opportune-retrain-dlq"))
     wanted, messages, malformed = storm(world, "aws", SIZE, rng)
+    sqs.purge_queue(QueueUrl=source)  # what other tests left there
     sqs_drained(sqs, dead)
     redelivered, waiting, kept = 0, 0, {}
     for batches in itertools.count():
