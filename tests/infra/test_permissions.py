@@ -180,6 +180,7 @@ SDK_REQUESTS = {
     "blob": {"download_blob": "GET", "list_blob_names": "GET", "upload_blob": "PUT"},
     "queue": {
         "send_message": "POST",
+        "update_message": "PUT",
         "get_queue_properties": "GET",
         "receive_messages": "GET",
         "delete_message": "DELETE",

@@ -118,7 +118,7 @@ class SageMakerTraining:
             billed_s=float(billed) if billed is not None else None,
             # a spot job that nobody had a machine for stops by itself, which is not a person's stop
             capacity=state in ("failed", "stopped")
-            and (phase == "MaxWaitTimeExceeded" or _NO_CAPACITY.search(reason) is not None),
+            and (phase == "MaxWaitTimeExceeded" or bool(_NO_CAPACITY.findall(reason))),
         )
 
     def stop(self, job_id: str) -> None:
