@@ -21,7 +21,6 @@ HERE: Final = Path(__file__).parent
 COMMANDS: Final = {
     "decisions": "python -m benchmarks.policy.live_quality --per-family 30 --windows 10 --json",
     "demo": "./opportune demo --scenario drift --compare static --seed 7 --json",
-    "never": "./opportune demo --scenario drift --policy never --seed 7 --out build/never --json",
     "functions": "python -m benchmarks.functions --json",
     "serving": "python -m benchmarks.serving --shape distilgpt2 --json",
     "training": "python -m benchmarks.training --shape small --rounds 4 --json",
