@@ -31,9 +31,9 @@ class TableDocuments:
 
     @functools.cached_property
     def _table(self) -> Any:
-        from azure.data.tables import TableClient
+        import azure.data.tables as sdk
 
-        return storage_client(TableClient, "table", self._name, self._settings, self._credential)
+        return storage_client(sdk.TableClient, "table", self._name, self._settings, self._credential)
 
     def get(self, kind: str, key: str) -> Document | None:
         """The document or None."""

@@ -23,10 +23,10 @@ class BlobObjects:
 
     @functools.cached_property
     def _container(self) -> Any:
-        from azure.storage.blob import ContainerClient, LinearRetry
+        import azure.storage.blob as sdk
 
-        retries = {"retry_policy": once_more(LinearRetry)}
-        return storage_client(ContainerClient, "blob", self._name, self._settings, self._credential, **retries)
+        retries = {"retry_policy": once_more(sdk.LinearRetry)}
+        return storage_client(sdk.ContainerClient, "blob", self._name, self._settings, self._credential, **retries)
 
     def get(self, key: str) -> bytes:
         """The blob's bytes; NotFoundError when there is none."""

@@ -35,11 +35,11 @@ class StorageQueue:
         return self._client(self._settings.poison_queue)
 
     def _client(self, name: str) -> Any:
-        from azure.storage.queue import LinearRetry, QueueClient, TextBase64EncodePolicy
+        import azure.storage.queue as sdk
 
         # Not decoded by the client: what the host moved to the poison queue need not be base64.
-        ours = {"message_encode_policy": TextBase64EncodePolicy(), "retry_policy": once_more(LinearRetry)}
-        return storage_client(QueueClient, "queue", name, self._settings, self._credential, **ours)
+        ours = {"message_encode_policy": sdk.TextBase64EncodePolicy(), "retry_policy": once_more(sdk.LinearRetry)}
+        return storage_client(sdk.QueueClient, "queue", name, self._settings, self._credential, **ours)
 
     def enqueue(self, job: TrainingJob) -> None:
         """Send the job; a duplicate is harmless because its consumer claims by job_id."""
