@@ -17,13 +17,13 @@ from shared.errors import InvalidInputError
 ROOT: Final = Path(__file__).parents[2]
 HERE: Final = Path(__file__).parent
 
-#: subject -> the command whose standard output ends in one line of JSON
+#: subject -> the command whose standard output ends in a JSON object
 COMMANDS: Final = {
     "decisions": "python -m benchmarks.policy.live_quality --per-family 30 --windows 10 --json",
     "demo": "./opportune demo --scenario drift --compare static --seed 7 --json",
     "functions": "python -m benchmarks.functions --json",
-    "serving": "python -m benchmarks.serving --shape distilgpt2 --json",
-    "training": "python -m benchmarks.training --shape small --rounds 4 --json",
+    "serving": "python -m benchmarks.serving --shape distilgpt2 --requests 32 --rounds 1 --json",
+    "training": "python -m benchmarks.training --shape small --rounds 1 --json",
     "footprint": "python -m benchmarks.results.footprint --json",
 }
 
@@ -55,7 +55,7 @@ def record(name: str, command: str, folder: Path = HERE) -> Path:
     """Run the command, which may take minutes, and keep what it printed.
 
     Raises:
-        InvalidInputError: it failed, or its last line is no JSON object.
+        InvalidInputError: it failed, or what it printed ends in no JSON object.
     """
     machine = machine_in_words()
     day = time.strftime("%Y-%m-%d")
@@ -63,13 +63,22 @@ def record(name: str, command: str, folder: Path = HERE) -> Path:
     if done.returncode != 0:
         raise InvalidInputError(f"{command}: exit code {done.returncode}")
     try:
-        result = json.loads(done.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError) as error:
-        raise InvalidInputError(f"{command}: its last line is no JSON ({error})") from error
+        result = _document(done.stdout)
+    except ValueError as error:
+        raise InvalidInputError(f"{command}: it ends in no JSON object ({error})") from error
     path = folder / f"{name}.json"
     document = {"command": command, "measured": day, "machine": machine, "result": result}
     path.write_text(json.dumps(document, indent=1) + "\n")
     return path
+
+
+def _document(printed: str) -> dict[str, Any]:
+    """The JSON object that the output ends in, on one line or on many."""
+    lines = printed.strip().splitlines()
+    for first in range(len(lines) - 1, -1, -1):
+        if lines[first].startswith("{"):
+            return dict(json.loads("\n".join(lines[first:])))
+    raise ValueError("no line begins with a brace")
 
 
 def _arguments(command: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -47,6 +48,12 @@ def test_a_measurement_is_recorded_with_its_command(tmp_path: Path) -> None:
     assert kept["result"] == {"saved": 1}
     assert kept["command"].startswith("python -c")
     assert load("demo", tmp_path).result == {"saved": 1}
+
+
+def test_a_document_of_many_lines_is_recorded_too(tmp_path: Path) -> None:
+    printing = 'import json; print("noise"); print(json.dumps({"a": {"b": 1}}, indent=2))'
+    record("demo", shlex.join(["python", "-c", printing]), tmp_path)
+    assert load("demo", tmp_path).result == {"a": {"b": 1}}
 
 
 def test_a_command_that_fails_leaves_the_last_measurement(tmp_path: Path) -> None:
