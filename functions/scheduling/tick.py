@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Mapping
 from typing import Final
 
 from functions.clouds import Deps
@@ -10,10 +12,11 @@ from functions.scheduling.apply import apply
 from functions.scheduling.leadership import stands_by
 from functions.scheduling.plan import plan_slot
 from functions.scheduling.read import read
-from shared.contracts import Decision, JobRecord
+from shared.contracts import Cloud, Decision, JobRecord
 from shared.errors import ContractError, OpportuneError
 from shared.records import Held
 from shared.state import State
+from shared.values import Served
 
 log = logging.getLogger("opportune.functions.tick")
 
@@ -32,8 +35,11 @@ def tick(deps: Deps, now_s: float) -> Decision | None:
         return None
     policy = deps.policy()
     decision: Decision | None = None
+    served: Mapping[Cloud, Served] = {}
     for _ in range(LOOKS):
-        done = apply(deps, plan_slot(read(deps, now_s, observe=decision is None), policy))
+        view = read(deps, now_s, observe=decision is None)
+        served = view.served or served  # a later look does not ask the metrics again, and still knows who is silent
+        done = apply(deps, plan_slot(dataclasses.replace(view, served=served), policy))
         decision = done.decision or decision
         if not done.moved:
             break

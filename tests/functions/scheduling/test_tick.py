@@ -15,6 +15,7 @@ from shared.contracts import Action, JobStatus, RouteTable, TrainingJob, decode,
 from shared.errors import MetricsUnavailableError, UnavailableError
 from shared.records import Control
 from shared.settings import Settings
+from shared.values import Served
 from tests.fakes import memory_cloud
 
 JOB = "qa-20270115t080000"
@@ -138,6 +139,16 @@ def test_a_lost_completion_event_costs_a_slot_not_the_job(world, now, artifact):
     tick(world.deps(), now + 60)
     assert world.state().job(JOB).record.status is JobStatus.LIVE
     assert {e.model_version for e in world.state("azure").routes("qa").endpoints} == {world.host().version}
+
+
+def test_a_cloud_that_fell_silent_stays_unhealthy_in_the_tick_that_releases_a_model(world, now, artifact):
+    tick(world.deps(), now)
+    start_training(world.deps(), world.queue().messages[0], now + 1)
+    world.training().finish(JOB, artifact=artifact(JOB))
+    world.served = {"aws": Served(0.1, now - 1000), "azure": Served(0.1, now + 59)}
+    tick(world.deps(), now + 60)
+    assert world.state().job(JOB).record.status is JobStatus.LIVE
+    assert {e.cloud: e.healthy for e in world.state().routes("qa").endpoints} == {"aws": False, "azure": True}
 
 
 def test_the_first_tick_publishes_the_routes_and_later_ones_only_the_heartbeat(world, now):
