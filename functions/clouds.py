@@ -47,7 +47,6 @@ class Deps:
     notifier: Notifier | None
     #: what this run may still take; replaced by `guarded`
     deadline: Deadline = field(default_factory=lambda: Deadline(float("inf")))
-    guards: Mapping[Cloud, Guard] = field(default_factory=dict)
     call_s: float = CALL_S
     long_call_s: float = LONG_CALL_S
     #: clouds are read side by side
@@ -72,7 +71,7 @@ class Deps:
         deadline = Deadline(seconds)
         guards = {cloud: Guard(cloud, deadline, self.call_s, self.long_call_s) for cloud in self.clouds}
         clouds = {cloud: guards[cloud].services(services) for cloud, services in self.clouds.items()}
-        return dataclasses.replace(self, clouds=clouds, deadline=deadline, guards=guards)
+        return dataclasses.replace(self, clouds=clouds, deadline=deadline)
 
     def settling(self) -> list[Cloud]:
         """Where races are settled, in the order to try: at home, then here, then anywhere."""

@@ -8,7 +8,7 @@ import logging
 import msgspec
 
 from functions.clouds import Deps
-from functions.retraining.job_message import difference, stopped_record
+from functions.retraining.job_message import difference, model_folder, stopped_record
 from functions.retraining.lock import take_lock
 from functions.retraining.operator_switch import held_by, paused_by
 from functions.retraining.snapshot import Pairs, merged, pairs_of
@@ -36,11 +36,6 @@ class Outcome(enum.StrEnum):
     DUPLICATE = "duplicate"  # the job is on its way or over; nothing to do
     REFUSED = "refused"  # recorded with its reason
     DEAD_LETTERED = "dead-lettered"  # kept, with its reason, for a person
-
-
-def model_folder(model_version: str) -> str:
-    """Where a version lies, in every cloud's object store."""
-    return f"models/{model_version}/"
 
 
 def start_training(deps: Deps, raw: str, now_s: float) -> Outcome:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from functions.clouds import Deps
-from functions.retraining.job_message import training_job
+from functions.retraining.job_message import model_folder, training_job
 from functions.retraining.lifecycle import releases
 from functions.routing.publish import changed_since
 from functions.scheduling.plan import JobStep, Plan
@@ -42,7 +42,7 @@ class Applied(NamedTuple):
 
 def model_key(model_version: str) -> str:
     """Where a version's artifact lies, in every cloud's object store."""
-    return f"models/{model_version}/model.tar.gz"
+    return f"{model_folder(model_version)}model.tar.gz"
 
 
 def apply(deps: Deps, plan: Plan) -> Applied:

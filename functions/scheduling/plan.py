@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -73,7 +73,6 @@ class Plan:
     history: JobHistory
     #: every job as it is after the steps
     jobs: tuple[JobRecord, ...] = ()
-    conditions: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan_slot(view: View, policy: Policy | None) -> Plan:
@@ -138,7 +137,6 @@ def plan_slot(view: View, policy: Policy | None) -> Plan:
         totals=moved_on(cfg, view.clouds, view.now_s),
         history=history,
         jobs=tuple(jobs),
-        conditions=view.conditions(),
     )
 
 
