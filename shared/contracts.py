@@ -251,6 +251,55 @@ class RouteTable(Contract, frozen=True, kw_only=True):
     decided: str = ""
 
 
+class ReleasedVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a release and what it is for."""
+
+    model_version: Name
+    # stable answers every request that names no version; a candidate is loaded beside it; previous is what was stable
+    # before, kept loaded where the memory suffices so that a rollback takes seconds
+    role: Literal["stable", "candidate", "previous"]
+    # of a candidate: the share of requests that it answers too, unseen by the caller
+    shadow: Share = 0.0
+
+
+class Release(Contract, frozen=True, kw_only=True):
+    """What a cloud's serving containers serve; an object in that cloud's own store, which they follow."""
+
+    service: Name
+    revision: Annotated[int, Meta(ge=1)]
+    versions: Annotated[tuple[ReleasedVersion, ...], Meta(min_length=1, max_length=8)]
+    changed_s: float
+    # who or what changed it, and why
+    reason: str = ""
+
+    def of(self, role: str) -> str | None:
+        """The version in a role."""
+        return next((one.model_version for one in self.versions if one.role == role), None)
+
+
+class InstanceVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """One version in one serving instance."""
+
+    model_version: Id
+    state: Literal["loading", "ready", "active", "failed"]
+    reason: str = ""  # of a failed one: why
+
+
+class InstanceStatus(Contract, frozen=True, kw_only=True):
+    """What one serving instance has loaded, told by itself; counts for INSTANCE_TTL_S (shared.releases)."""
+
+    service: Name
+    cloud: Cloud
+    instance: Id
+    told_s: float
+    # the revision of the release document that it follows; 0 while it has read none
+    revision: int = 0
+    active: str | None = None
+    versions: tuple[InstanceVersion, ...] = ()
+    # why it cannot follow: the document is unreadable, or too new
+    reason: str = ""
+
+
 T = TypeVar("T", bound=Contract)
 
 

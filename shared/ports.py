@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from shared.contracts import Cloud, MetricWindow, TrainingJob
 from shared.promql import METRICS
-from shared.values import Document, DocumentKey, HostState, Served, TrainingStatus
+from shared.values import Document, DocumentKey, HostState, ObjectEntry, Served, TrainingStatus
 
 
 class Clock(Protocol):
@@ -92,12 +92,42 @@ class ObjectStore(Protocol):
     """Objects by key in the service's bucket (S3) or container (Blob)."""
 
     def get(self, key: str) -> bytes:
-        """Raises NotFoundError."""
+        """A small object. Raises NotFoundError."""
         ...
 
     def put(self, key: str, body: bytes) -> None: ...
 
-    def list(self, prefix: str) -> Iterable[str]: ...
+    def get_tagged(self, key: str, *, if_none_match: str | None = None) -> Document | None:
+        """A small object with its tag; None when it still has the tag `if_none_match`. Raises NotFoundError."""
+        ...
+
+    def put_tagged(self, key: str, body: bytes, *, if_etag: str | None) -> str:
+        """Replace an object as it was read (None: absent), its new tag. Raises ConflictError."""
+        ...
+
+    def entries(self, prefix: str) -> Iterable[ObjectEntry]:
+        """What lies under the prefix, ascending by key, listed page by page as it is asked for."""
+        ...
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """At most `length` bytes from `start` on. Raises NotFoundError."""
+        ...
+
+    def copy(self, source_key: str, key: str) -> None:
+        """Copy an object inside this store, without its bytes passing through here. Raises NotFoundError."""
+        ...
+
+    def parts(self, key: str) -> dict[int, int]:
+        """Of an upload of `key` that is not finished: number of each part, from 1, and its size."""
+        ...
+
+    def put_part(self, key: str, number: int, body: bytes) -> None:
+        """One part of an upload, at least 5 MiB but for the last; the first begins it; repeating is harmless."""
+        ...
+
+    def finish_parts(self, key: str, count: int) -> None:
+        """Make the object of its parts 1 to `count`; harmless when it is made already."""
+        ...
 
     def uri(self, key: str) -> str:
         """The address a training service understands."""
@@ -120,18 +150,18 @@ class TrainingService(Protocol):
 
     def stop(self, job_id: str) -> None: ...
 
-    def artifact(self, job_id: str) -> bytes:
-        """The finished job's model.tar.gz. Raises NotFoundError."""
+    def model_prefix(self, job_id: str) -> str:
+        """Where in this cloud's object store the finished job left its model's files. Raises NotFoundError."""
         ...
 
 
 class ModelHost(Protocol):
-    """SageMaker endpoints or Azure ML online endpoints: serves one model version, swaps without dropping."""
+    """What one cloud's endpoint serves: its containers follow the release document in their store."""
 
-    def deploy(self, model_version: str, artifact_uri: str) -> None:
-        """Take the next step towards serving the version beside, then instead of, the old one; safe to repeat.
+    def deploy(self, model_version: str) -> None:
+        """Make `model_version` the stable one of the release; safe to repeat. Its files must be there already.
 
-        Raises ModelError (no endpoint could load this artifact), RefusedError (this endpoint will not, for good),
+        Raises ModelError (no instance could load this model), RefusedError (these instances will not, for good),
         UnavailableError (try again).
         """
         ...

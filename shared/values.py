@@ -22,6 +22,14 @@ class Document(NamedTuple):
     etag: str
 
 
+class ObjectEntry(NamedTuple):
+    """A stored object as a listing shows it."""
+
+    key: str
+    size: int
+    modified_s: float
+
+
 class TrainingStatus(NamedTuple):
     """What the training service says of a job. `state` is one of: running, succeeded, failed, stopped."""
 
