@@ -97,4 +97,6 @@ class View:
                     found[f"{name} artifact"] = job.artifact.reason
             for number, words in enumerate(seen.skipped, start=1):
                 found[f"{cloud} skipped {number}"] = words
+        if isinstance(self.window, MetricWindow):
+            found |= {f"{cloud} metrics": why for cloud, why in self.window.silent.items()}
         return found

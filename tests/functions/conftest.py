@@ -33,7 +33,6 @@ from shared.values import Served
 from tests.fakes import (
     MemoryHost,
     MemoryMetrics,
-    MemoryNotifier,
     MemoryQueue,
     MemoryTraining,
     memory_cloud,
@@ -61,7 +60,6 @@ class World:
 
     clouds: dict[Cloud, CloudServices]
     settings: Settings
-    notifier: MemoryNotifier = field(default_factory=MemoryNotifier)
     metrics: MetricWindow | MetricsError | None = None
     served: dict[Cloud, Served] = field(default_factory=dict)
     policy: Policy = field(default_factory=lambda: load_policy("always"))
@@ -76,7 +74,6 @@ class World:
             metrics=lambda: MemoryMetrics(answer, self.served),
             parallel=self.parallel,
             policy=lambda: self.policy,
-            notifier=self.notifier,
         )
 
     def state(self, cloud: Cloud = "aws") -> State:

@@ -69,7 +69,7 @@ def test_users_are_taken_out_of_a_text_and_nothing_else_is(text: str, told: str)
 
 
 def test_settings_are_shown_without_the_password_of_any_address() -> None:
-    urls = ("prometheus_url", "pushgateway_url", "aws_endpoint_url", "azure_endpoint_url", "azureml_url")
+    urls = ("prometheus_url", "prometheus_url_aws", "prometheus_url_azure", "aws_endpoint_url", "azure_endpoint_url", "azureml_url")
     plain = Settings(base_model="https://me:s3cr3t@hub/x", operator_token="s3cr3t")
     settings = msgspec.structs.replace(plain, **dict.fromkeys(urls, SECRET))
     assert "s3cr3t" not in str(settings.redacted())
