@@ -43,7 +43,7 @@ from functions.routing.publish import last_table
 from functions.scheduling.view import CloudView
 from functions.web.exposition import Family, page
 from policy.guardrails import Facts
-from shared.contracts import IN_FLIGHT, Action, Cloud, Decision, JobRecord, Release, decode, job_id_for
+from shared.contracts import IN_FLIGHT, Action, Cloud, Decision, JobRecord, JobStatus, Release, decode, job_id_for
 from shared.errors import NotFoundError, OpportuneError
 from shared.records import JobTotals, Unread, Unreadable
 from shared.releases import release_key
@@ -55,6 +55,7 @@ T = TypeVar("T")
 
 #: wall time for all that is read; below Prometheus' default scrape time-out of 10 s
 SECONDS: Final = 8.0
+_ENDS: Final = tuple(status.value for status in JobStatus if status not in IN_FLIGHT)
 #: how far back decisions are counted by action
 DECISION_SLOTS: Final = 60
 
@@ -162,8 +163,8 @@ def _jobs(cfg: Settings, history: JobHistory, now_s: float) -> list[Family]:
         overdue.add(max((_overdue_s(record, now_s) for record in running), default=0.0), cloud=cloud)
         if of.complete:
             total = of.total()
-            for status, count in sorted(total.ended.items()):
-                ended.add(count, cloud=cloud, status=status)
+            for status in _ENDS:  # those at zero, too: an increase from nothing is seen by nobody
+                ended.add(total.ended.get(status, 0), cloud=cloud, status=status)
             seconds.add(total.timed_s, "_sum", cloud=cloud)
             seconds.add(total.timed, "_count", cloud=cloud)
             cost.add(total.cost_usd, cloud=cloud)

@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from functions.clouds import Deps
 from functions.retraining.job_message import training_job
+from functions.web.control_metrics import control_metrics
 from policy.decide import load_policy
 from policy.policies import Policy
 from shared.contracts import (
@@ -142,6 +144,18 @@ def world() -> World:
     made.label("aws", 0, 10)
     made.label("azure", 10, 10)
     return made
+
+
+@pytest.fixture
+def told() -> Callable[..., dict[tuple[str, ...], float]]:
+    """What GET /metrics of a deployment says: (name, label values but the service's, ...) -> value."""
+
+    def read(deps: Deps, now_s: float) -> dict[tuple[str, ...], float]:
+        samples = [s for f in text_string_to_metric_families(control_metrics(deps, now_s)) for s in f.samples]
+        assert {sample.labels.pop("service") for sample in samples} == {deps.settings.service}
+        return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
+
+    return read
 
 
 @pytest.fixture
