@@ -26,7 +26,7 @@ def report(
     """Fetch, fit, replay and print. Returns what makes the picture's panels, and its heading."""
     from policy.training.baselines.registry import check_policy, decider_for
     from policy.training.evaluation.own_history import answer, grid_of, history_of_window, step_seconds
-    from shared.adapters.prometheus import PrometheusMetrics
+    from shared.adapters.prometheus import metrics_of
     from shared.settings import Settings
 
     if since is None:
@@ -41,7 +41,7 @@ def report(
         check_policy(policy)
     settings = Settings.from_env(os.environ)
     step = float(step_s) if step_s else step_seconds(end_s - start_s, settings.slot_seconds)
-    source = PrometheusMetrics(url, settings.service, settings.prometheus_token, settings.prometheus_auth)
+    source = metrics_of(settings.asking(url))
     window = source.explained(source.window(start_s, end_s, step))
     result = answer(history_of_window(window, settings), policies, decider_for, seed)
     document = _document(result, grid_of(window)[0], step)

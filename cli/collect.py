@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from cli.output import emit, json_option, say
 from shared.errors import InvalidInputError, NoSamplesError
@@ -44,7 +45,7 @@ def collect(
 
     from cli.times import parse_time
     from policy.observation.live import MAX_GAP_SLOTS, METRICS, interpolate, query
-    from shared.adapters.prometheus import PrometheusMetrics
+    from shared.adapters.prometheus import metrics_of
     from shared.settings import Settings
 
     settings = Settings.from_env(os.environ)
@@ -54,7 +55,7 @@ def collect(
     end_s = parse_time(until, "--until", now_s) if until else now_s
     if end_s - start_s < step:
         raise InvalidInputError(f"--since {since} is not a step of {step:g} s before --until {until or 'now'}")
-    source = PrometheusMetrics(url, name, settings.prometheus_token, settings.prometheus_auth)
+    source = metrics_of(msgspec.structs.replace(settings.asking(url), service=name))
     window = source.window(start_s, end_s, step)
     grid = end_s - step * np.arange(int((end_s - start_s) / step), -1, -1, dtype=np.float64)
     columns: dict[str, Any] = {"time_s": grid}

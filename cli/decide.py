@@ -32,20 +32,19 @@ def decide(url: str | None, name: str | None, service: str | None, as_json: bool
     from policy.decide import DecisionContext, live_policy
     from policy.decide import decide as tick
     from policy.observation.live import window_of
-    from shared.adapters.prometheus import PrometheusMetrics
+    from shared.adapters.prometheus import metrics_of
     from shared.contracts import MetricWindow, new_trace_id, slot_of
     from shared.errors import MetricsError, MetricsUnavailableError
     from shared.settings import Settings
 
     settings = Settings.from_env(os.environ)
-    given = {"prometheus_url": url, "policy": name, "service": service}
+    given = {"policy": name, "service": service}
     settings = msgspec.structs.replace(settings, **{k: v for k, v in given.items() if v is not None})
+    settings = settings if url is None else settings.asking(url)
     check(settings.policy, "OPPORTUNE_POLICY" if name is None else "--policy")
     policy = live_policy(settings.policy, settings.static_every_slots)
     now_s = time.time()
-    source = PrometheusMetrics(
-        settings.prometheus_url, settings.service, settings.prometheus_token, settings.prometheus_auth
-    )
+    source = metrics_of(settings)
     window: MetricWindow | MetricsError
     try:
         window = source.explained(source.window(*window_of(settings, now_s), settings.slot_seconds))
@@ -55,6 +54,8 @@ def decide(url: str | None, name: str | None, service: str | None, as_json: bool
         settings=settings, now_s=now_s, slot_s=slot_of(now_s, settings.slot_seconds), trace_id=new_trace_id()
     )
     decision = tick(window, context, policy)
+    for cloud, why in window.silent.items() if isinstance(window, MetricWindow) else ():
+        complain(f"without the metrics of {cloud}: {why}")
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(decision), indent=2).decode())
     elif not isinstance(window, MetricsUnavailableError):

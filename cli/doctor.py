@@ -20,7 +20,7 @@ from shared.contracts import Cloud
 from shared.deadline import bounded
 from shared.errors import ConfigurationError, NoSamplesError, OpportuneError, UnavailableError
 from shared.ports import CloudServices
-from shared.settings import Settings
+from shared.settings import MetricStore, Settings
 from shared.state import State
 
 #: a clock further off than this puts a decision into the wrong slot, and breaks request signatures
@@ -114,10 +114,14 @@ def _policy(settings: Settings) -> str:
 
 
 def _clock(settings: Settings) -> str:
-    """Compare with the clock of Prometheus: decisions are made from its time stamps."""
-    from shared.adapters.prometheus import address_of
+    """Compare with the clock of each Prometheus: decisions are made from its time stamps."""
+    return "; ".join(_clock_of(place) for place in settings.metric_stores())
 
-    where, (url, _) = shown(settings.prometheus_url), address_of(settings.prometheus_url)
+
+def _clock_of(place: MetricStore) -> str:
+    from shared.adapters.prometheus_store import address_of
+
+    where, (url, _) = shown(place.url), address_of(place.url, place.variable("URL"))
     try:
         answer = bounded(
             f"Prometheus at {where}",
@@ -137,18 +141,22 @@ def _clock(settings: Settings) -> str:
 
 def _metrics(settings: Settings) -> str:
     from policy.observation.live import METRICS, window_of
-    from shared.adapters.prometheus import PrometheusMetrics
+    from shared.adapters.prometheus import metrics_of
 
-    token = settings.prometheus_token
-    if token.startswith("ssm:"):
-        raise ConfigurationError(
-            "OPPORTUNE_PROMETHEUS_TOKEN", token, "here the token itself; only the functions read references"
-        )
-    source = PrometheusMetrics(settings.prometheus_url, settings.service, token, settings.prometheus_auth)
+    places = settings.metric_stores()
+    for place in places:
+        if place.token.startswith("ssm:"):
+            variable, allowed = place.variable("TOKEN"), "here the token itself; only the functions read references"
+            raise ConfigurationError(variable, place.token, allowed)
+    source = metrics_of(settings)
     now_s = time.time()
     window = source.explained(source.window(*window_of(settings, now_s), settings.slot_seconds))
     missing = [name for name in METRICS if not window.series.get(name) or not window.series[name].values]
     if len(missing) == len(METRICS):
         raise NoSamplesError(f"any metric of service {settings.service!r}", next(iter(window.missing.values()), ""))
     told = [name + (f" ({window.missing[name]})" if name in window.missing else "") for name in missing]
-    return f"{shown(settings.prometheus_url)} has samples" + (f", none yet of {', '.join(told)}" if told else "")
+    if window.silent:
+        silent = "; ".join(f"{cloud}: {why}" for cloud, why in window.silent.items())
+        raise UnavailableError("a cloud's metrics", f"decisions are made without it: {silent}")
+    found = " and ".join(shown(place.url) for place in places)
+    return f"{found}: samples" + (f", none yet of {', '.join(told)}" if told else "")

@@ -136,17 +136,11 @@ def deps(cloud: Cloud) -> Deps:
 @functools.lru_cache(maxsize=2)
 def _deps(cloud: Cloud, cfg: Settings) -> Deps:
     check_deployable(cfg.policy)
-    notifier = None
-    if cfg.pushgateway_url:
-        from shared.adapters.pushgateway import Pushgateway
-
-        notifier = Pushgateway(cfg.pushgateway_url)
     return Deps(
         settings=cfg,
         clouds={name: cloud_services(name, cfg) for name in configured_clouds(cfg)},
         metrics=functools.cache(lambda: _metrics(cfg)),
         policy=functools.cache(lambda: _policy(cfg)),
-        notifier=notifier,
     )
 
 
@@ -160,10 +154,10 @@ def settle() -> None:
 
 
 def _metrics(cfg: Settings) -> MetricsSource:
-    from shared.adapters.prometheus import PrometheusMetrics
+    from shared.adapters.metric_proofs import Identities
+    from shared.adapters.prometheus import metrics_of
 
-    auth = cfg.prometheus_auth
-    return PrometheusMetrics(cfg.prometheus_url, cfg.service, cfg.prometheus_token, auth, session=aws_session())
+    return metrics_of(cfg, Identities(aws_session(), lambda scope: azure_credential().get_token(scope).token))
 
 
 def _policy(cfg: Settings) -> Policy:
@@ -187,4 +181,11 @@ def _web_app(cloud: Cloud, cfg: Settings) -> Flask:
     state = State(cloud_services(cloud, cfg).documents)
     routes = RouteCache(lambda: state.routes(cfg.service), time.monotonic, cfg.route_ttl_seconds)
     client = CloudInference(cfg, aws_session(), azure_credential())
-    return create_app(cfg, state, Inference(routes, Router(time.monotonic, random.Random()), client))
+    inference = Inference(routes, Router(time.monotonic, random.Random()), client)
+
+    def control_metrics(now_s: float) -> str:
+        from functions.web import control_metrics as page  # with it comes numpy, which no other request needs
+
+        return page.control_metrics(_deps(cloud, cfg), now_s)
+
+    return create_app(cfg, state, inference, control_metrics)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shared.contracts import Cloud
 from shared.deadline import Deadline, bounded
 from shared.errors import OpportuneError, UnavailableError
-from shared.ports import CloudServices, MetricsSource, Notifier
+from shared.ports import CloudServices, MetricsSource
 from shared.settings import Settings
 from shared.state import State
 
@@ -49,7 +49,6 @@ class Deps:
     clouds: Mapping[Cloud, CloudServices]
     metrics: Callable[[], MetricsSource]
     policy: Callable[[], Policy]
-    notifier: Notifier | None
     #: what this run may still take; replaced by `guarded`
     deadline: Deadline = field(default_factory=lambda: Deadline(float("inf")))
     call_s: float = CALL_S

@@ -76,6 +76,8 @@ class MetricWindow(Contract, frozen=True, kw_only=True):
     series: dict[str, Series]
     # metric without samples at the end -> why, as far as the store can tell
     missing: dict[str, str] = {}
+    # cloud whose metrics could not be had -> why; the series are of the other clouds alone
+    silent: dict[str, str] = {}
 
 
 class Guardrail(msgspec.Struct, frozen=True, kw_only=True):

@@ -76,7 +76,8 @@ class MetricsUnavailableError(MetricsError):
     """Prometheus did not answer."""
 
     def __init__(self, url: str, reason: str) -> None:
-        super().__init__(f"Prometheus at {shown(url)} did not answer: {without_users(reason)}")
+        self.reason = without_users(reason)
+        super().__init__(f"Prometheus at {shown(url)} did not answer: {self.reason}")
 
 
 class UnavailableError(OpportuneError):

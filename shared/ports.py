@@ -179,12 +179,6 @@ class InferenceClient(Protocol):
         ...
 
 
-class Notifier(Protocol):
-    """Pushes a short-lived process's metrics (Pushgateway)."""
-
-    def push(self, name: str, value: float, labels: dict[str, str]) -> None: ...
-
-
 class CloudServices(NamedTuple):
     """Everything one cloud offers to the use cases."""
 

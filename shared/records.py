@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeVar
 
-from shared.contracts import Cloud, Contract, Decision, JobRecord, JobStatus, RouteTable, decode
+import msgspec
+
+from shared.contracts import IN_FLIGHT, Cloud, Contract, Decision, JobRecord, JobStatus, RouteTable, decode
 from shared.errors import ContractError, UnknownVersionError
 from shared.values import Document
 
@@ -71,10 +73,14 @@ class JobTotals(Contract, frozen=True):
     live: int = 0
     cost_usd: float = 0.0
     last_live: JobRecord | None = None  # the newest of them that went live
+    ended: dict[str, int] = msgspec.field(default_factory=dict)  # status -> how many ended so
+    timed: int = 0  # those whose time on a machine is known, and that time
+    timed_s: float = 0.0
 
     def counting(self, record: JobRecord) -> JobTotals:
         """With one job more."""
         live = record.status is JobStatus.LIVE
+        timed = record.started_s is not None and record.finished_s is not None
         return self.plus(
             JobTotals(
                 through=record.job.job_id,
@@ -82,6 +88,9 @@ class JobTotals(Contract, frozen=True):
                 live=int(live),
                 cost_usd=record.cost_usd or 0.0,
                 last_live=record if live else None,
+                ended={} if record.status in IN_FLIGHT else {record.status.value: 1},
+                timed=int(timed),
+                timed_s=max(0.0, (record.finished_s or 0.0) - (record.started_s or 0.0)) if timed else 0.0,
             )
         )
 
@@ -94,6 +103,9 @@ class JobTotals(Contract, frozen=True):
             live=self.live + other.live,
             cost_usd=self.cost_usd + other.cost_usd,
             last_live=max(lives, key=lambda record: record.job.slot_s, default=None),
+            ended={how: self.ended.get(how, 0) + other.ended.get(how, 0) for how in {*self.ended, *other.ended}},
+            timed=self.timed + other.timed,
+            timed_s=self.timed_s + other.timed_s,
         )
 
 

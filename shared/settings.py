@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
 from shared.addresses import shown
-from shared.contracts import Cloud, ServiceName
+from shared.contracts import CLOUDS, Cloud, ServiceName
 from shared.errors import ConfigurationError
 
 PREFIX = "OPPORTUNE_"
 
 Positive = Annotated[float, Meta(gt=0)]
+#: how a query proves who asks
+MetricsAuth = Literal["none", "bearer", "basic", "sigv4", "entra"]
+OwnMetricsAuth = Literal["", "none", "bearer", "basic", "sigv4", "entra"]
+
+
+class MetricStore(NamedTuple):
+    """One address where metrics are asked for."""
+
+    url: str
+    auth: MetricsAuth = "bearer"
+    token: str = ""
+    cloud: Cloud | None = None  # whose metrics are there; None: every cloud's
+    sigv4_service: str = ""  # the name that a signature is for; empty: by the address
+
+    def variable(self, what: str) -> str:
+        """The setting that says this of the store: `URL`, `AUTH`, `TOKEN`."""
+        return f"{PREFIX}PROMETHEUS_{what}" + (f"_{self.cloud.upper()}" if self.cloud else "")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,9 +46,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     time_scale: Positive = 1.0  # simulated seconds per real second; 1 outside demos. Costs are of simulated time
     # --- metrics
     prometheus_url: str = "http://127.0.0.1:9090"
-    prometheus_auth: Literal["none", "bearer", "sigv4"] = "bearer"  # sigv4: Amazon Managed Service for Prometheus
+    prometheus_auth: MetricsAuth = "bearer"  # sigv4: the AWS identity; entra: the Azure one
     prometheus_token: str = ""
-    pushgateway_url: str = ""
+    prometheus_sigv4_service: str = ""
+    # one store per cloud: as soon as one of the two is set, the address above is not asked
+    prometheus_url_aws: str = ""
+    prometheus_auth_aws: OwnMetricsAuth = ""  # empty: as prometheus_auth
+    prometheus_token_aws: str = ""  # empty: as prometheus_token
+    prometheus_url_azure: str = ""
+    prometheus_auth_azure: OwnMetricsAuth = ""
+    prometheus_token_azure: str = ""
     window_slots: Annotated[int, Meta(ge=3)] = 120  # a decision looks back on one to two times as many
     max_metric_age_slots: Positive = 5.0
     # --- policy
@@ -126,26 +150,54 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Expected wall time of one retrain on `cloud`."""
         return self.train_hours_aws if cloud == "aws" else self.train_hours_azure
 
+    def metric_stores(self) -> tuple[MetricStore, ...]:
+        """Where the metrics are: one address, or one per cloud."""
+        common = MetricStore(
+            self.prometheus_url, self.prometheus_auth, self.prometheus_token, None, self.prometheus_sigv4_service
+        )
+        own = {
+            "aws": (self.prometheus_url_aws, self.prometheus_auth_aws, self.prometheus_token_aws),
+            "azure": (self.prometheus_url_azure, self.prometheus_auth_azure, self.prometheus_token_azure),
+        }
+        found = tuple(
+            common._replace(url=url, auth=auth or common.auth, token=token or common.token, cloud=cloud)
+            for cloud in CLOUDS
+            for url, auth, token in [own[cloud]]
+            if url
+        )
+        return found or (common,)
+
+    def asking(self, url: str) -> Settings:
+        """The same, with the metrics of every cloud asked for at `url`."""
+        return msgspec.structs.replace(self, prometheus_url=url, prometheus_url_aws="", prometheus_url_azure="")
+
     def redacted(self) -> dict[str, Any]:
         """Every setting, secrets hidden, addresses without user and password: safe to log and to show."""
         return {k: _shown(k, v) for k, v in msgspec.structs.asdict(self).items()}
 
 
+def _common(name: str) -> str:
+    """The setting's name without the cloud that it is of."""
+    for cloud in CLOUDS:
+        name = name.removesuffix(f"_{cloud}")
+    return name
+
+
 def _secret(name: str) -> bool:
-    return name.endswith(("_token", "_connection"))
+    return _common(name).endswith(("_token", "_connection"))
 
 
 def _shown(name: str, value: Any) -> Any:
     if _secret(name) and value:
         return "(hidden)"
-    address = isinstance(value, str) and (name.endswith("_url") or "://" in value)
+    address = isinstance(value, str) and (_common(name).endswith("_url") or "://" in value)
     return shown(value) if address else value
 
 
 def _allowed(hint: Any, fallback: str) -> str:
     base = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     if get_origin(base) is Literal:
-        return ", ".join(get_args(base))
+        return ", ".join(filter(None, get_args(base)))
     metas: list[Callable[..., Any] | Meta] = [m for m in get_args(hint)[1:] if isinstance(m, Meta)]
     for meta in metas:
         if isinstance(meta, Meta):

@@ -348,17 +348,6 @@ class MemoryInference:
         return self.answer(url, body, timeout_s, headers)
 
 
-@dataclass
-class MemoryNotifier:
-    """Notifier that keeps the last value per metric and label set."""
-
-    values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = field(default_factory=dict)
-
-    def push(self, name: str, value: float, labels: dict[str, str]) -> None:
-        """Replace the value."""
-        self.values[name, tuple(sorted(labels.items()))] = value
-
-
 def memory_cloud(cloud: Cloud, clock: Clock = time.time) -> CloudServices:
     """One cloud, all in memory."""
     objects = MemoryObjects(cloud, clock)

@@ -17,6 +17,7 @@ import argparse
 import itertools
 import json
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -35,7 +36,7 @@ import msgspec
 from infra.package import LIMITS_MB, size_mb
 from local.runtimes import ROOT, LambdaRuntime
 from shared.contracts import Decision, decode, encode, job_id_for
-from shared.promql import METRIC, METRICS
+from shared.promql import METRIC
 
 #: key -> the most it may be; what is printed without a goal is there to compare
 GOALS: Final = {
@@ -78,10 +79,10 @@ class _Prometheus(BaseHTTPRequestHandler):
         data: dict[str, Any] = {"resultType": "vector", "result": []}
         if "start" in asked:
             start, end, step = (float(asked[name][0]) for name in ("start", "end", "step"))
-            values = [[start + n * step, "0.5"] for n in range(int((end - start) / step) + 1)]
-            series = [
-                {"metric": {METRIC: name}, "values": values} for name in METRICS if f'"{name}"' in asked["query"][0]
-            ]
+            times = [start + n * step for n in range(int((end - start) / step) + 1)]
+            values = {"total": [[at, "0.5"] for at in times], "weight": [[at, "1"] for at in times]}
+            names = re.findall(rf'"{METRIC}", "([\w.]+)"', asked["query"][0])
+            series = [{"metric": {METRIC: name}, "values": values[name.rpartition(".")[2]]} for name in names]
             data = {"resultType": "matrix", "result": series}
         body = json.dumps({"status": "success", "data": data}).encode()
         self.send_response(200)

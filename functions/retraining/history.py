@@ -6,7 +6,7 @@ older than anybody looks back. They only depend on which jobs they passed, so wr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from functions.scheduling.view import CloudView
@@ -26,6 +26,14 @@ class CloudJobs(NamedTuple):
     totals: JobTotals
     etag: str | None  # of the totals; None before the first
     recent: tuple[JobRecord, ...]  # after the totals, oldest first
+    complete: bool  # nothing of it was unreadable
+
+    def total(self) -> JobTotals:
+        """All its jobs ever."""
+        total = self.totals
+        for record in self.recent:
+            total = total.counting(record)
+        return total
 
 
 class JobHistory(NamedTuple):
@@ -39,17 +47,6 @@ class JobHistory(NamedTuple):
         found = [record for of in self.clouds for record in of.recent]
         found += [of.totals.last_live for of in self.clouds if of.totals.last_live is not None]
         return sorted(found, key=lambda record: record.job.slot_s)
-
-    def totals(self, jobs: Iterable[JobRecord]) -> JobTotals:
-        """All jobs ever, with `jobs` as the newest state of those that are listed here."""
-        total = JobTotals()
-        for of in self.clouds:
-            total = total.plus(of.totals)
-        passed = {of.totals.last_live.job.job_id for of in self.clouds if of.totals.last_live is not None}
-        for record in jobs:
-            if record.job.job_id not in passed:
-                total = total.counting(record)
-        return total
 
 
 def look_back_s(cfg: Settings) -> float:
@@ -66,7 +63,7 @@ def job_history(clouds: Mapping[Cloud, CloudView]) -> JobHistory:
         if isinstance(seen.recent, Unread):
             continue
         totals = JobTotals() if seen.totals is None or isinstance(seen.totals, Unreadable) else seen.totals
-        found.append(CloudJobs(cloud, totals, seen.etags.get("tally"), seen.recent))
+        found.append(CloudJobs(cloud, totals, seen.etags.get("tally"), seen.recent, not seen.skipped))
     return JobHistory(tuple(found), complete)
 
 

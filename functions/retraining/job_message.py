@@ -37,7 +37,6 @@ def training_job(cfg: Settings, decision: Decision, cloud: Cloud, parent_version
             "price_usd_per_hour": str(cfg.price_usd_per_hour(cloud)),
             "data_start_s": str(data_start_s),
             "data_end_s": str(decision.slot_s),
-            **({"pushgateway_url": cfg.pushgateway_url} if cfg.pushgateway_url else {}),
         },
         cost_ceiling_usd=cfg.cost_ceiling_usd,
         deadline_s=deadline_s,

@@ -16,7 +16,6 @@ from functions.retraining.lifecycle import releases
 from functions.routing.publish import changed_since
 from functions.scheduling.plan import JobStep, Plan
 from shared.contracts import (
-    IN_FLIGHT,
     Cloud,
     Decision,
     JobRecord,
@@ -24,7 +23,6 @@ from shared.contracts import (
     RouteTable,
     TrainingJob,
 )
-from shared.deadline import bounded
 from shared.errors import ConflictError, ModelError, NotFoundError, OpportuneError, RefusedError, UnknownVersionError
 from shared.logs import about
 from shared.records import Held, Unread
@@ -57,7 +55,6 @@ def apply(deps: Deps, plan: Plan) -> Applied:
     _send(deps, plan, decision)
     _publish(deps, plan, plan.heartbeat if decision is not None else plan.routes)
     _pass_old_jobs(deps, plan)
-    _push(deps, plan, decision)
     # models are large: what takes long comes after what others wait for
     for held in accepted:
         moved |= _release(deps, plan, held)
@@ -250,7 +247,7 @@ def _void(deps: Deps, record: JobRecord) -> None:
     _tried("stop a decided job", lambda: deps.state(record.job.cloud).claim(record), **about(record.job))
 
 
-# --- routes, totals, metrics
+# --- routes, totals
 
 
 def _publish(deps: Deps, plan: Plan, table: RouteTable | None) -> None:
@@ -281,29 +278,3 @@ def _pass_old_jobs(deps: Deps, plan: Plan) -> None:
         put = partial(deps.state(cloud).put_totals, service, totals, if_etag=etag)
         if _tried("add up old jobs", put, cloud=cloud) is None:
             log.info("added up old jobs", extra={"action": "tick", "cloud": cloud, "through": totals.through})
-
-
-def _push(deps: Deps, plan: Plan, decision: Decision | None) -> None:
-    """Counters as absolute values from the records: pushing twice changes nothing."""
-    if deps.notifier is None or decision is None:
-        return
-    cfg, notifier = deps.settings, deps.notifier
-    values = {
-        "llm_jobs_in_flight": float(sum(r.status in IN_FLIGHT for r in plan.jobs)),
-        "llm_decision_action": float(decision.action),
-        "llm_decision_slot_timestamp_seconds": decision.slot_s,
-    }
-    if plan.history.complete:  # a counter that fell because a cloud is silent would count everything again afterwards
-        total, static = plan.history.totals(plan.jobs), cfg.policy == "static"
-        values |= {
-            "llm_rl_redeploy_total": 0 if static else total.live,
-            "llm_static_retrain_total": total.started if static else 0,
-            "llm_retrain_cost_usd_total": total.cost_usd,
-        }
-
-    def push() -> None:
-        for name, value in values.items():
-            notifier.push(name, value, {"service": cfg.service})
-
-    seconds = min(deps.call_s, deps.deadline.left())
-    _tried("push metrics", lambda: bounded("the metrics' gateway", seconds, push))

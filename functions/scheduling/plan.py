@@ -70,7 +70,6 @@ class Plan:
     route_tags: Mapping[Cloud, str | None]
     #: totals that have old jobs to pass
     totals: Mapping[Cloud, tuple[JobTotals, str | None]]
-    history: JobHistory
     #: every job as it is after the steps
     jobs: tuple[JobRecord, ...] = ()
 
@@ -135,7 +134,6 @@ def plan_slot(view: View, policy: Policy | None) -> Plan:
             if not (isinstance(seen.routes, Unreadable) and seen.routes.newer)
         },
         totals=moved_on(cfg, view.clouds, view.now_s),
-        history=history,
         jobs=tuple(jobs),
     )
 

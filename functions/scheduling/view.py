@@ -90,4 +90,6 @@ class View:
                     found[f"{name} artifact"] = job.model.reason
             for number, words in enumerate(seen.skipped, start=1):
                 found[f"{cloud} skipped {number}"] = words
+        if isinstance(self.window, MetricWindow):
+            found |= {f"{cloud} metrics": why for cloud, why in self.window.silent.items()}
         return found

@@ -9,11 +9,12 @@
 | GET /decisions       | the last ?limit= slots, or from ?since= (POSIX seconds or ISO 8601) on    |
 | GET /decisions/<id>  | one decision                                                              |
 | GET /jobs            | what this cloud trained in 30 days, or from ?since= on, and trains        |
+| GET /metrics         | the control plane's metrics for Prometheus                                |
 
-The last four are records: they want `Authorization: Bearer` with the operator's token. Without a token set they are not
+The last five are records: they want `Authorization: Bearer` with the operator's token. Without a token set they are not
 there, unless the settings open them to everybody.
 
-Every answer is JSON; an error is {"error": words, "trace_id": id}, with "field" when one is to blame.
+Every answer but /metrics is JSON; an error is {"error": words, "trace_id": id}, with "field" when one is to blame.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -32,6 +34,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from functions.routing.inference import Inference
+from functions.web.exposition import CONTENT_TYPE
 from shared.contracts import LONGEST_ID, job_id_for
 from shared.errors import BodyTooLargeError, InvalidInputError, NotFoundError, OpportuneError
 from shared.headers import requested_timeout_s
@@ -48,11 +51,17 @@ _FIELD: Final = re.compile(r"required field `(\w+)`|`\$\.(\w+)")
 _MOST_DECISIONS: Final = 1000
 _JOBS_SHOWN_S: Final = 30 * 86_400.0
 #: the view functions of what only the operator reads
-_RECORDS: Final = frozenset({"routes", "decisions", "decision", "jobs"})
+_RECORDS: Final = frozenset({"routes", "decisions", "decision", "jobs", "metrics"})
 
 
-def create_app(settings: Settings, state: State, inference: Inference, clock: Clock = time.time) -> Flask:
-    """The app over its dependencies."""
+def create_app(
+    settings: Settings,
+    state: State,
+    inference: Inference,
+    control_metrics: Callable[[float], str],
+    clock: Clock = time.time,
+) -> Flask:
+    """The app over its dependencies; `control_metrics` makes the page of a moment."""
     app = Flask("opportune")
     # Read at most one byte beyond the limit; a larger body is refused unread.
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
@@ -104,6 +113,10 @@ def create_app(settings: Settings, state: State, inference: Inference, clock: Cl
         asked = request.args.get("since")
         since_s = clock() - _JOBS_SHOWN_S if asked is None else _time_s(asked)
         return _json({"jobs": state.jobs(settings.service, since=job_id_for(settings.service, since_s)).records})
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(control_metrics(clock()), content_type=CONTENT_TYPE)
 
     _handle_errors(app, settings)
     return app

@@ -29,14 +29,15 @@ def answer(dropping: bool, empty: bool, asked: Any) -> tuple[int, bytes]:
     query = dict(parse_qsl(asked.body.decode()))
     start, end, step = float(query["start"]), float(query["end"]), float(query["step"])
     result = []
-    for name in re.findall(rf'"{METRIC}", "(\w+)"', query["query"]):
-        points, at = [], start
+    for part in re.findall(rf'"{METRIC}", "([\w.]+)"', query["query"]):
+        points, at, name = [], start, part.partition(".")[0]
         while name in VALUES and at <= end:
             bad = dropping and name in ("bleu", "accuracy") and at > start + DROP_AT * (end - start)
-            points.append([at, str(VALUES[name] / 2 if bad else VALUES[name])])
+            value = VALUES[name] / 2 if bad else VALUES[name]
+            points.append([at, "1" if part.endswith(".weight") else str(value)])
             at += step
         if points and not empty:
-            result.append({"metric": {METRIC: name}, "values": points})
+            result.append({"metric": {METRIC: part}, "values": points})
     return 200, json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}).encode()
 
 

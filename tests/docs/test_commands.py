@@ -103,9 +103,10 @@ def prometheus(http_server: Callable[..., Any]) -> Iterator[str]:
         if "start" not in query:
             return 200, json.dumps({"status": "success", "data": {"resultType": "vector", "result": []}}).encode()
         start, end, step = (float(query[name]) for name in ("start", "end", "step"))
-        points = [[start + k * step, "0.5"] for k in range(int((end - start) / step) + 1)]
-        names = re.findall(rf'"{METRIC}", "(\w+)"', query["query"])
-        result = [{"metric": {METRIC: name}, "values": points} for name in names]
+        times = [start + k * step for k in range(int((end - start) / step) + 1)]
+        names = re.findall(rf'"{METRIC}", "([\w.]+)"', query["query"])
+        values = {name: "1" if name.endswith(".weight") else "0.5" for name in names}
+        result = [{"metric": {METRIC: name}, "values": [[at, values[name]] for at in times]} for name in names]
         return 200, json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}).encode()
 
     with http_server(answer) as url:

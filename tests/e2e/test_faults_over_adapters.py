@@ -297,7 +297,6 @@ class Case:
             clouds=self.clouds,
             metrics=lambda: MemoryMetrics(metric_window(NOW), {}),
             policy=lambda: self.policy,
-            notifier=None,
             call_s=self.call_s,
         )
 

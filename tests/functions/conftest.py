@@ -9,11 +9,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from functions.clouds import Deps
 from functions.retraining.job_message import training_job
+from functions.web.control_metrics import control_metrics
 from policy.decide import load_policy
 from policy.policies import Policy
+from shared.adapters.released import ReleasedHost
 from shared.contracts import (
     CLOUDS,
     Action,
@@ -27,7 +30,6 @@ from shared.contracts import (
     TrainingJob,
     encode,
 )
-from shared.adapters.released import ReleasedHost
 from shared.errors import MetricsError, NoSamplesError
 from shared.ports import CloudServices
 from shared.settings import Settings
@@ -37,7 +39,6 @@ from tests.fakes import (
     MemoryFleet,
     MemoryHost,
     MemoryMetrics,
-    MemoryNotifier,
     MemoryObjects,
     MemoryQueue,
     MemoryTraining,
@@ -66,7 +67,6 @@ class World:
 
     clouds: dict[Cloud, CloudServices]
     settings: Settings
-    notifier: MemoryNotifier = field(default_factory=MemoryNotifier)
     metrics: MetricWindow | MetricsError | None = None
     served: dict[Cloud, Served] = field(default_factory=dict)
     policy: Policy = field(default_factory=lambda: load_policy("always"))
@@ -83,7 +83,6 @@ class World:
             metrics=lambda: MemoryMetrics(answer, self.served),
             parallel=self.parallel,
             policy=lambda: self.policy,
-            notifier=self.notifier,
         )
 
     def state(self, cloud: Cloud = "aws") -> State:
@@ -183,6 +182,18 @@ def with_fleets(world: World, clock: Callable[[], float]) -> World:
     made.label("aws", 0, 10)
     made.label("azure", 10, 10)
     return made
+
+
+@pytest.fixture
+def told() -> Callable[..., dict[tuple[str, ...], float]]:
+    """What GET /metrics of a deployment says: (name, label values but the service's, ...) -> value."""
+
+    def read(deps: Deps, now_s: float) -> dict[tuple[str, ...], float]:
+        samples = [s for f in text_string_to_metric_families(control_metrics(deps, now_s)) for s in f.samples]
+        assert {sample.labels.pop("service") for sample in samples} == {deps.settings.service}
+        return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
+
+    return read
 
 
 @pytest.fixture

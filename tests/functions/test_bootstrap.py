@@ -41,7 +41,6 @@ def test_dependencies_are_built_once_and_without_any_network():
     first = bootstrap.deps("aws")
     assert first is bootstrap.deps("aws")
     assert first.home == first.own.cloud == "aws"
-    assert first.notifier is None
 
 
 def test_a_rotated_secret_is_read_again_after_minutes_and_an_old_one_serves_while_it_cannot_be(monkeypatch):

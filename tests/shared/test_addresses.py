@@ -69,7 +69,14 @@ def test_users_are_taken_out_of_a_text_and_nothing_else_is(text: str, told: str)
 
 
 def test_settings_are_shown_without_the_password_of_any_address() -> None:
-    urls = ("prometheus_url", "pushgateway_url", "aws_endpoint_url", "azure_endpoint_url", "azureml_url")
+    urls = (
+        "prometheus_url",
+        "prometheus_url_aws",
+        "prometheus_url_azure",
+        "aws_endpoint_url",
+        "azure_endpoint_url",
+        "azureml_url",
+    )
     plain = Settings(base_model="https://me:s3cr3t@hub/x", operator_token="s3cr3t")
     settings = msgspec.structs.replace(plain, **dict.fromkeys(urls, SECRET))
     assert "s3cr3t" not in str(settings.redacted())
@@ -101,7 +108,7 @@ def test_a_decision_without_metrics_shows_no_password() -> None:
 
 def test_a_message_that_differs_is_told_apart_without_its_password(a_decision) -> None:
     decision = a_decision(Action.RETRAIN_AWS, service="qa", job_id="qa-1")
-    job = training_job(Settings(pushgateway_url=SECRET), decision, "aws", "base")
-    told = difference(Settings(pushgateway_url=SECRET.replace("9090", "9091")), decision, job)
+    job = training_job(Settings(base_model=SECRET), decision, "aws", "base")
+    told = difference(Settings(base_model=SECRET.replace("9090", "9091")), decision, job)
     assert told is not None and "example:9090" in told and "example:9091" in told
     assert "s3cr3t" not in told

@@ -9,13 +9,14 @@ import pytest
 
 from functions.scheduling.read import observed
 from policy.observation.live import REQUIRED, history_of
-from shared.adapters.prometheus import PrometheusMetrics
+from shared.adapters.prometheus import metrics_of
 from shared.errors import MetricsUnavailableError, NoSamplesError
 from shared.promql import METRIC
+from shared.settings import Settings
 
 
 def over(world, url):
-    source = lambda: PrometheusMetrics(url, "qa", timeout_s=1.0)  # noqa: E731
+    source = lambda: metrics_of(Settings(prometheus_url=url), timeout_s=1.0)  # noqa: E731
     return dataclasses.replace(world.deps(), metrics=source)
 
 

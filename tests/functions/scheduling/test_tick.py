@@ -222,35 +222,28 @@ def test_the_other_cloud_trains_when_one_does_not_answer(world, now):
     assert len(world.queue("aws").messages) == 1
 
 
-def test_counters_are_absolute_so_a_repeated_tick_does_not_count_twice(world, now, artifact):
+def test_counters_are_absolute_so_a_repeated_tick_does_not_count_twice(world, now, artifact, told):
     tick(world.deps(), now)
     start_training(world.deps(), world.queue().messages[0], now + 1)
     world.training().finish(JOB, artifact=artifact(JOB), started_s=now, finished_s=now + 3600)
     training_finished(world.deps(), JOB, now + 3600)
     for _ in range(2):
         tick(world.deps(cooldown_slots=1000.0), now + 3660)
-    label = (("service", "qa"),)
-    assert world.notifier.values["llm_rl_redeploy_total", label] == 1
-    assert world.notifier.values["llm_static_retrain_total", label] == 0
-    assert world.notifier.values["llm_retrain_cost_usd_total", label] == pytest.approx(0.736)
-    assert world.notifier.values["llm_decision_action", label] == 0
-    assert world.notifier.values["llm_decision_slot_timestamp_seconds", label] == now + 3660
+    said = told(world.deps(), now + 3660)
+    assert said["llm_rl_redeploy_total",] == 1
+    assert said["llm_static_retrain_total",] == 0
+    assert said["llm_retrain_cost_usd_total", "aws"] == pytest.approx(0.736)
+    assert said["llm_decision_action",] == 0
+    assert said["llm_decision_slot_timestamp_seconds",] == now + 3660
 
 
-def test_the_static_baseline_counts_its_own_retrains(world, now):
-    tick(world.deps(policy="static"), now)
-    start_training(world.deps(policy="static"), world.queue().messages[0], now + 1)
-    tick(world.deps(policy="static"), now + 60)
-    assert world.notifier.values["llm_static_retrain_total", (("service", "qa"),)] == 1
-
-
-def test_metrics_that_cannot_be_pushed_do_not_stop_the_tick(world, now):
-    assert tick(dataclasses.replace(world.deps(), notifier=_DownNotifier()), now) is not None
-
-
-class _DownNotifier:
-    def push(self, name, value, labels):
-        raise UnavailableError("Pushgateway", "refused")
+def test_the_static_baseline_counts_its_own_retrains(world, now, told):
+    deps = world.deps(policy="static")
+    tick(deps, now)
+    start_training(deps, world.queue().messages[0], now + 1)
+    tick(deps, now + 60)
+    said = told(deps, now + 60)
+    assert (said["llm_static_retrain_total",], said["llm_rl_redeploy_total",]) == (1, 0)
 
 
 def test_the_cost_ceiling_bounds_the_running_time(world, now):

@@ -1,4 +1,3 @@
-import base64
 import json
 import time
 from types import SimpleNamespace
@@ -6,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 
 from shared.adapters.http import HttpInference
-from shared.adapters.pushgateway import Pushgateway
 from shared.errors import InvalidInputError, UnavailableError
 
 
@@ -73,29 +71,6 @@ def test_connections_are_kept(server):
     for _ in range(3):
         client.invoke(f"{server.url}/predict", {}, 5.0, {})
     assert len({asked.client for asked in server.seen}) == 1
-
-
-def test_a_pushed_metric_replaces_its_own_value_only(server):
-    Pushgateway(server.url).push("llm_rl_redeploy_total", 3.0, {"service": "q/a"})
-    (asked,) = server.seen
-    assert asked.path == "/metrics/job/opportune/service@base64/cS9h"
-    assert asked.body == b"# TYPE llm_rl_redeploy_total counter\nllm_rl_redeploy_total 3.0\n"
-
-
-def test_a_gateway_that_refuses_or_is_gone_is_unavailable(server):
-    server.reply = (400, b"bad", 0.0)
-    with pytest.raises(UnavailableError, match="HTTP 400"):
-        Pushgateway(server.url).push("x", 1.0, {})
-    with pytest.raises(UnavailableError, match="Pushgateway"):
-        Pushgateway("http://127.0.0.1:9").push("x", 1.0, {})
-
-
-def test_the_gateways_user_and_password_are_used_and_never_shown(server):
-    Pushgateway(server.url.replace("//", "//us%40er:s3cr3t@")).push("x", 1.0, {})
-    assert base64.b64decode(server.seen[0].headers["Authorization"].removeprefix("Basic ")) == b"us@er:s3cr3t"
-    with pytest.raises(UnavailableError) as failure:
-        Pushgateway("http://user:s3cr3t@127.0.0.1:9").push("x", 1.0, {})
-    assert "s3cr3t" not in str(failure.value)
 
 
 def test_an_endpoint_is_named_without_its_user():

@@ -23,10 +23,13 @@ from botocore.credentials import Credentials
 
 from local.processes.supervisor import tool
 from shared.adapters.aws.session import AwsSession
-from shared.adapters.prometheus import PrometheusMetrics, _Signature
+from shared.adapters.metric_proofs import Identities, Signature
+from shared.adapters.prometheus import PrometheusMetrics
+from shared.adapters.prometheus_store import PrometheusStore
 from shared.contracts import MetricWindow, Series
 from shared.errors import ConfigurationError, MetricsUnavailableError
 from shared.promql import METRICS
+from shared.settings import MetricStore
 
 EXPOSED = """# TYPE llm_bleu gauge
 llm_bleu{service="qa",cloud="aws",model_version="v1"} 0.75
@@ -57,7 +60,6 @@ llm_request_latency_seconds_count{service="slow",cloud="aws"} 1
 llm_requests_total{service="idle",cloud="aws",status="200"} 7
 llm_request_latency_seconds_sum{service="idle",cloud="aws"} 3
 llm_request_latency_seconds_count{service="idle",cloud="aws"} 7
-llm_bleu{service="idle",cloud="aws",job="opportune-training",job_id="idle-1"} 0.9
 """,
     "/new": """llm_cpu_utilisation_ratio{service="new",cloud="aws"} 0.5
 llm_memory_usage_ratio{service="new",cloud="aws"} 0.5
@@ -66,7 +68,7 @@ llm_memory_usage_ratio{service="new",cloud="aws"} 0.5
 """,
 }
 #: what a job has beyond the rest
-SCRAPED: dict[str, dict[str, Any]] = {"/slow": {"scrape_interval": "1s"}, "/idle": {"honor_labels": True}}
+SCRAPED: dict[str, dict[str, Any]] = {"/slow": {"scrape_interval": "1s"}}
 GONE = {"asked": 0}
 OPERATOR = {"service": "opportune-serving"}
 
@@ -95,6 +97,13 @@ def scraped(asked: Any) -> tuple[int, bytes, dict[str, str]]:
     requests_so_far = int(time.time() * 10)  # a quarter of a second each
     page = EXPOSED.replace("SUM", str(requests_so_far / 4)).replace("COUNT", str(requests_so_far))
     return 200, page.encode(), {"Content-Type": "text/plain"}
+
+
+def over(
+    url: str, service: str, *, timeout_s: float = 5.0, identities: Identities | None = None, **place: Any
+) -> PrometheusMetrics:
+    """The metrics of one store."""
+    return PrometheusMetrics(service, [PrometheusStore(MetricStore(url, **place), identities, timeout_s)])
 
 
 def free_port() -> int:
@@ -159,7 +168,7 @@ def _ready(port: int) -> bool:
 
 
 def test_samples_of_this_service_over_the_window(prometheus: str) -> None:
-    source = PrometheusMetrics(prometheus, "qa")
+    source = over(prometheus, "qa")
     deadline = time.monotonic() + 60
     while True:
         now = time.time()
@@ -181,7 +190,7 @@ def test_samples_of_this_service_over_the_window(prometheus: str) -> None:
 
 
 def test_each_clouds_latency_and_last_sign_of_life(prometheus: str) -> None:
-    source = PrometheusMetrics(prometheus, "qa")
+    source = over(prometheus, "qa")
     deadline = time.monotonic() + 60
     while True:
         now = time.time()
@@ -204,14 +213,14 @@ def test_each_clouds_latency_and_last_sign_of_life(prometheus: str) -> None:
 
 def test_a_month_is_fetched_in_parts(prometheus: str) -> None:
     now = time.time()
-    window = PrometheusMetrics(prometheus, "qa").window(now - 30 * 86_400, now, 60)
+    window = over(prometheus, "qa").window(now - 30 * 86_400, now, 60)
     assert window.series["cpu"].values == ()
 
 
 def test_nobody_answers() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(MetricsUnavailableError, match=url):
-        PrometheusMetrics(url, "qa", timeout_s=1).window(0, 60, 60)
+        over(url, "qa", timeout_s=1).window(0, 60, 60)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +239,7 @@ def test_every_bad_answer_is_one_clear_error(
 ) -> None:
     server = Always(status, body.encode())
     with http_server(server.answer) as url:
-        source = PrometheusMetrics(url, "qa", token="secret-token")
+        source = over(url, "qa", token="secret-token")
         with pytest.raises(MetricsUnavailableError, match=told) as failure:
             source.window(0, 60, 60)
         with pytest.raises(MetricsUnavailableError, match=told):
@@ -248,7 +257,7 @@ def test_a_server_that_is_busy_for_a_moment_is_asked_once_more(http_server: Call
         return next(told)
 
     with http_server(answer) as url:
-        assert PrometheusMetrics(url, "qa").window(0, 60, 60).series["cpu"].values == ()
+        assert over(url, "qa").window(0, 60, 60).series["cpu"].values == ()
     assert len(seen) == 2 and seen[0].body == seen[1].body != b""
 
 
@@ -297,7 +306,7 @@ def amazon(monkeypatch: pytest.MonkeyPatch, http_server: Callable[..., Any]) -> 
 
 
 def test_amazons_prometheus_accepts_the_signature_of_every_query(amazon: Amazon) -> None:
-    window = PrometheusMetrics(amazon.url, "qa", auth="sigv4", session=AwsSession()).window(0, 60, 60)
+    window = over(amazon.url, "qa", auth="sigv4", identities=Identities(aws=AwsSession())).window(0, 60, 60)
     assert set(window.series) == set(METRICS)
     assert len(amazon.scopes) == 1, "one request for all of them"
     assert {scope.split("/", 1)[1] for scope in amazon.scopes} == {"eu-central-1/aps/aws4_request"}
@@ -307,27 +316,27 @@ def test_amazons_prometheus_accepts_the_signature_of_every_query(amazon: Amazon)
 def test_a_wrong_key_is_refused_and_never_shown(amazon: Amazon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-secret")
     with pytest.raises(MetricsUnavailableError, match="403") as failure:
-        PrometheusMetrics(amazon.url, "qa", auth="sigv4").window(0, 60, 60)
+        over(amazon.url, "qa", auth="sigv4").window(0, 60, 60)
     assert "secret" not in str(failure.value)
 
 
 def test_the_workspaces_region_counts_not_the_functions(amazon: Amazon) -> None:
     url = "https://aps-workspaces.us-west-2.amazonaws.com/workspaces/ws-1/api/v1/query"
     request = requests.Request("POST", url, data={"query": "up or vector(1)"}).prepare()
-    assert "/us-west-2/aps/aws4_request" in _Signature(AwsSession())(request).headers["Authorization"]
+    assert "/us-west-2/aps/aws4_request" in Signature(AwsSession())(request).headers["Authorization"]
 
 
 def test_without_an_identity_it_says_what_to_do(amazon: Amazon, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(MetricsUnavailableError, match="set AWS_REGION"):
-        PrometheusMetrics(amazon.url, "qa", auth="sigv4").window(0, 60, 60)
+        over(amazon.url, "qa", auth="sigv4").window(0, 60, 60)
 
 
 def test_auth_none_sends_no_token(http_server: Callable[..., Any]) -> None:
     server = Always()
     with http_server(server.answer) as url:
-        PrometheusMetrics(url, "qa", token="secret-token", auth="none").window(0, 60, 60)
+        over(url, "qa", token="secret-token", auth="none").window(0, 60, 60)
     assert "Authorization" not in server.seen[0].headers
 
 
@@ -337,7 +346,7 @@ def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, h
         monkeypatch.delenv(name, raising=False)
     with http_server(server.answer) as url:
         monkeypatch.setenv("http_proxy", url)
-        PrometheusMetrics("http://prometheus.example:9090", "qa").window(0, 60, 60)
+        over("http://prometheus.example:9090", "qa").window(0, 60, 60)
     assert server.seen[0].headers["Host"] == "prometheus.example:9090"
 
 
@@ -375,7 +384,7 @@ def dripping(every_s: float) -> Iterator[str]:
 
 def asked_in_vain(url: str, told: str, timeout_s: float = 1.0) -> float:
     """The longest that any of the three questions took, each without an answer."""
-    source = PrometheusMetrics(url, "qa", timeout_s=timeout_s)
+    source = over(url, "qa", timeout_s=timeout_s)
     longest = 0.0
     for ask in (lambda: source.window(0, 60, 60), lambda: source.served(60, 60)):
         begun = time.monotonic()
@@ -421,7 +430,7 @@ def test_a_window_of_many_parts_is_bounded_as_a_whole(http_server: Callable[...,
     with http_server(answer) as url:
         begun = time.monotonic()
         with pytest.raises(MetricsUnavailableError, match="no whole answer"):
-            PrometheusMetrics(url, "qa", timeout_s=0.2).window(0, 60 * 10_000 * 30, 60)
+            over(url, "qa", timeout_s=0.2).window(0, 60 * 10_000 * 30, 60)
         assert time.monotonic() - begun < 12 * 0.2 + 1.0
     assert 5 < len(seen) < 30
 
@@ -433,17 +442,17 @@ def test_user_and_password_of_the_address_are_used_and_never_shown(http_server: 
     server = Always()
     with http_server(server.answer) as url:
         secret = url.replace("//", "//re%40der:p%2Fä@") + "/prefix"
-        PrometheusMetrics(secret, "qa", token="another").window(0, 60, 60)
+        over(secret, "qa", token="another").window(0, 60, 60)
         server.told = 403, b"{}"
         with pytest.raises(MetricsUnavailableError, match="user and password in OPPORTUNE_PROMETHEUS_URL") as failure:
-            PrometheusMetrics(secret, "qa").window(0, 60, 60)
+            over(secret, "qa").window(0, 60, 60)
     told = str(failure.value)
     assert f"{url}/prefix" in told and "re%40der" not in told and "p%2F" not in told
     assert {asked.headers["Authorization"] for asked in server.seen} == {
         "Basic " + base64.b64encode("re@der:p/ä".encode()).decode()
     }
     with pytest.raises(MetricsUnavailableError) as failure:
-        PrometheusMetrics(f"http://reader:s3cr3t@127.0.0.1:{free_port()}", "qa").window(0, 60, 60)
+        over(f"http://reader:s3cr3t@127.0.0.1:{free_port()}", "qa").window(0, 60, 60)
     assert "s3cr3t" not in str(failure.value) and "reader" not in str(failure.value)
 
 
@@ -453,7 +462,7 @@ def test_user_and_password_of_the_address_are_used_and_never_shown(http_server: 
 )
 def test_an_address_that_is_none_is_named_without_its_password(address: str) -> None:
     with pytest.raises(ConfigurationError, match="OPPORTUNE_PROMETHEUS_URL") as failure:
-        PrometheusMetrics(address, "qa")
+        over(address, "qa")
     assert "cr3t" not in str(failure.value)
 
 
@@ -488,7 +497,7 @@ def test_what_came_instead_of_samples_and_what_to_check(
     answer: tuple[Any, ...], told: list[str], http_server: Callable[..., Any]
 ) -> None:
     with http_server(lambda _: answer) as url, pytest.raises(MetricsUnavailableError) as failure:
-        PrometheusMetrics(url, "qa", token="t0k").window(0, 60, 60)
+        over(url, "qa", token="t0k").window(0, 60, 60)
     for words in told:
         assert words in str(failure.value)
     assert "JSONDecodeError" not in str(failure.value) and "s3cr3t" not in str(failure.value)
@@ -497,7 +506,7 @@ def test_what_came_instead_of_samples_and_what_to_check(
 
 def test_without_any_login_it_says_which_settings_there_are(http_server: Callable[..., Any]) -> None:
     with http_server(Always(401).answer) as url, pytest.raises(MetricsUnavailableError) as failure:
-        PrometheusMetrics(url, "qa").window(0, 60, 60)
+        over(url, "qa").window(0, 60, 60)
     assert "set OPPORTUNE_PROMETHEUS_TOKEN, or OPPORTUNE_PROMETHEUS_AUTH to sigv4" in str(failure.value)
 
 
@@ -506,7 +515,7 @@ def test_without_any_login_it_says_which_settings_there_are(http_server: Callabl
 
 def missing(url: str, service: str, words: str, step_s: float = 0.5, metric: str = "cpu") -> str:
     """The reason, as soon as it has these words: Prometheus scrapes for a few seconds first."""
-    source = PrometheusMetrics(url, service)
+    source = over(url, service)
     deadline, told = time.monotonic() + 30, ""
     while words not in told:
         assert time.monotonic() < deadline, f"{words!r} never came, but {told!r}"
@@ -554,7 +563,7 @@ def test_a_container_that_is_scraped_no_more(prometheus: str) -> None:
 
 def test_a_series_that_has_ended_is_looked_into_as_an_empty_one(prometheus: str) -> None:
     missing(prometheus, "gone", "last scraped")
-    source, now = PrometheusMetrics(prometheus, "gone"), time.time()
+    source, now = over(prometheus, "gone"), time.time()
     series = {"cpu": Series((now - 10, now - 5), (0.5, 0.5)), "redeploys": Series((), ())}
     window = MetricWindow(service="gone", start_s=now - 10, end_s=now, step_s=1.0, series=series)
     assert "last scraped" in source.explained(window).missing["cpu"]
@@ -572,6 +581,6 @@ def test_nobody_has_these_metrics(http_server: Callable[..., Any]) -> None:
     server = Always()
     window = MetricWindow(service="qa", start_s=0, end_s=60, step_s=60, series={"cpu": Series((), ())})
     with http_server(server.answer) as url:
-        told = PrometheusMetrics(url, "qa").explained(window).missing["cpu"]
+        told = over(url, "qa").explained(window).missing["cpu"]
     assert told == "no service at all has these metrics; is the serving container scraped?"
     assert len(server.seen) == 1
