@@ -232,7 +232,7 @@ def test_counters_are_absolute_so_a_repeated_tick_does_not_count_twice(world, no
     label = (("service", "qa"),)
     assert world.notifier.values["llm_rl_redeploy_total", label] == 1
     assert world.notifier.values["llm_static_retrain_total", label] == 0
-    assert world.notifier.values["llm_retrain_cost_usd_total", label] == pytest.approx(0.736)
+    assert world.notifier.values["llm_retrain_cost_usd_total", label] == pytest.approx(0.8218)
     assert world.notifier.values["llm_decision_action", label] == 0
     assert world.notifier.values["llm_decision_slot_timestamp_seconds", label] == now + 3660
 
@@ -255,7 +255,7 @@ class _DownNotifier:
 
 def test_the_cost_ceiling_bounds_the_running_time(world, now):
     decision = tick(world.deps(), now)
-    job = training_job(Settings(cost_ceiling_usd=0.0736), decision, "aws", "base")
+    job = training_job(Settings(cost_ceiling_usd=0.08218), decision, "aws", "base")
     assert job.deadline_s == pytest.approx(360.0)
     assert job.hyperparameters["max_seconds"] == str(job.deadline_s)
 
