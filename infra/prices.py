@@ -2,12 +2,11 @@
 
     python -m infra.prices --aws-gpu gpu.csv --aws us-east-1.csv --aws-spot advisor.json.xz --azure azure.csv.xz
 
-| list       | columns or form                                        | from (repository, its licence, day of the prices)  |
-|------------|--------------------------------------------------------|----------------------------------------------------|
-| --aws-gpu  | instance_type, region, on_demand_usd_per_h             | tsaol/aws-gpu, MIT, 2026-01-21                      |
-| --aws      | instance_type, region, on_demand_usd_per_h             | aws/karpenter-provider-aws, Apache-2.0, 2026-07-20  |
-| --aws-spot | AWS's spot advisor: spot_advisor.REGION.Linux.TYPE.s   | alexei-led/spotinfo, Apache-2.0, 2025-06-28         |
-| --azure    | vm_size, region, on_demand_usd_per_h                   | Azure/karpenter-provider-azure, Apache-2.0, 2026-06-18 |
+The lists, the repository that each was taken from, its licence, and the day of the prices:
+    --aws-gpu   instance_type, region, on_demand_usd_per_h    tsaol/aws-gpu                   MIT         2026-01-21
+    --aws       the same, of us-east-1                        aws/karpenter-provider-aws      Apache-2.0  2026-07-20
+    --aws-spot  AWS's spot advisor, Linux: savings in percent alexei-led/spotinfo             Apache-2.0  2025-06-28
+    --azure     vm_size, region, on_demand_usd_per_h          Azure/karpenter-provider-azure  Apache-2.0  2026-06-18
 
 AWS's lists are of EC2. SageMaker charges more for the same machine: 1.4 times for the smallest of the G families
 (0.526 -> ml.g4dn.xlarge 0.7364, 1.006 -> ml.g5.xlarge 1.408), 1.25 for their others and P3 (3.06 -> ml.p3.2xlarge
@@ -70,7 +69,7 @@ def main() -> None:
     azure = _prices(given.azure, "vm_size", lambda kind, _: AZURE.fullmatch(kind) is not None)
     table = {
         "aws": {
-            "of": "SageMaker, from EC2's on-demand prices; us-east-1 2026-07-20, other regions 2026-01-21, spot 2025-06-28",
+            "of": "SageMaker, from EC2 on demand: us-east-1 2026-07-20, other regions 2026-01-21, spot 2025-06-28",
             **_columns(sagemaker),
             "spot_saves_percent": _columns(saved, _regions(sagemaker))["usd_per_hour"],
         },
