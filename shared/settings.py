@@ -34,6 +34,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     prometheus_auth: Literal["none", "bearer", "sigv4"] = "bearer"  # sigv4: Amazon Managed Service for Prometheus
     prometheus_token: str = ""
     pushgateway_url: str = ""
+    # where the serving containers send their metrics (Prometheus remote write); empty = nowhere, they are scraped
+    metrics_write_url_aws: str = ""
+    metrics_write_url_azure: str = ""
+    metrics_write_auth_aws: Literal["none", "basic", "bearer", "sigv4", "entra"] = "sigv4"
+    metrics_write_auth_azure: Literal["none", "basic", "bearer", "sigv4", "entra"] = "entra"
+    metrics_write_token: str = ""  # of bearer, or USER:PASSWORD of basic
     window_slots: Annotated[int, Meta(ge=3)] = 120  # a decision looks back on one to two times as many
     max_metric_age_slots: Positive = 5.0
     # --- policy
@@ -81,6 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dead_letter_queue: str = "opportune-retrain-dlq"
     poison_queue: str = "opportune-retrain-poison"
     sagemaker_role_arn: str = "arn:aws:iam::123456789012:role/opportune-sagemaker"
+    sagemaker_serve_role_arn: str = ""  # of the endpoint's containers; empty = the one above
     sagemaker_image: str = "opportune-training:latest"
     sagemaker_instance_type: str = "ml.g4dn.xlarge"
     sagemaker_spot: bool = True
@@ -96,6 +103,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     azureml_compute: str = "gpu"
     azureml_instance_type: str = "Standard_NC4as_T4_v3"  # the size of that compute's nodes
     azureml_environment: str = "opportune-training:1"
+    azureml_image: str = ""  # in a registry; what that environment is made of where it is not there yet
+    azureml_serve_identity: str = ""  # resource id of the endpoint's identity; empty = one that Azure makes with it
     azureml_datastore: str = "opportune"  # the workspace's datastore over the container above
     azureml_endpoint: str = "opportune-qa"
     azureml_serve_instance_type: str = "Standard_F4s_v2"

@@ -49,3 +49,13 @@ class HostState(NamedTuple):
     healthy: bool = True  # it can answer
     updating: bool = False  # the last change is still going on
     reason: str = ""  # why it is not healthy, or why its last change failed, in the service's words
+
+
+class Standing(NamedTuple):
+    """An endpoint as its cloud's management knows it."""
+
+    state: str  # the service's own word; "" where there is none
+    ready: bool = False  # it answers
+    failed: bool = False  # it will not, unless somebody does something
+    reason: str = ""  # why it failed, or what it waits for
+    lacks: str = ""  # what its containers need and were not given

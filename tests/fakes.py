@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import threading
 import time
@@ -13,7 +14,7 @@ from shared.contracts import Cloud, MetricWindow, TrainingJob, encode
 from shared.errors import ConflictError, MetricsError, NotFoundError
 from shared.ports import CloudServices, DeadLetter
 from shared.promql import METRICS
-from shared.values import Document, DocumentKey, HostState, Served, TrainingStatus
+from shared.values import Document, DocumentKey, HostState, ObjectEntry, Served, TrainingStatus
 
 
 class MemoryDocuments:
@@ -57,6 +58,7 @@ class MemoryObjects:
     def __init__(self, name: str = "memory") -> None:
         self._name = name
         self._objects: dict[str, bytes] = {}
+        self._parts: dict[str, dict[int, bytes]] = {}
 
     def get(self, key: str) -> bytes:
         """The object's bytes; NotFoundError when there is none."""
@@ -72,6 +74,46 @@ class MemoryObjects:
     def list(self, prefix: str) -> Iterable[str]:
         """Keys under the prefix, ascending."""
         return sorted(key for key in self._objects if key.startswith(prefix))
+
+    def get_tagged(self, key: str, *, if_none_match: str | None = None) -> Document | None:
+        """The object with the hash of its content as its tag."""
+        body = self.get(key)
+        etag = hashlib.sha256(body).hexdigest()
+        return None if etag == if_none_match else Document(body, etag)
+
+    def put_tagged(self, key: str, body: bytes, *, if_etag: str | None) -> str:
+        """Write under the condition; see the port."""
+        found = hashlib.sha256(self._objects[key]).hexdigest() if key in self._objects else None
+        if found != if_etag:
+            raise ConflictError(f"{self.uri(key)}: somebody else was first")
+        self._objects[key] = body
+        return hashlib.sha256(body).hexdigest()
+
+    def entries(self, prefix: str) -> Iterable[ObjectEntry]:
+        """What lies under the prefix, ascending by key."""
+        return [ObjectEntry(key, len(self._objects[key]), 0.0) for key in self.list(prefix)]
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """A slice."""
+        return self.get(key)[start : start + length]
+
+    def copy(self, source_key: str, key: str) -> None:
+        """The same bytes under another key."""
+        self._objects[key] = self.get(source_key)
+
+    def parts(self, key: str) -> dict[int, int]:
+        """Sizes of the parts that were put and not finished."""
+        return {number: len(body) for number, body in self._parts.get(key, {}).items()}
+
+    def put_part(self, key: str, number: int, body: bytes) -> None:
+        """Keep a part."""
+        self._parts.setdefault(key, {})[number] = body
+
+    def finish_parts(self, key: str, count: int) -> None:
+        """Join them."""
+        if key not in self._objects or key in self._parts:
+            parts = self._parts.pop(key)
+            self._objects[key] = b"".join(parts[number] for number in range(1, count + 1))
 
     def uri(self, key: str) -> str:
         """memory://name/key."""
