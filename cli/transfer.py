@@ -70,7 +70,9 @@ class Stored:
         found = {entry.key.removeprefix(self._prefix): entry.size for entry in self._objects.entries(self._prefix)}
         for name in decode(ModelManifest, self.manifest).files:
             if name not in found:
-                raise NotFoundError(f"{self._objects.uri(self._prefix + name)} does not exist, though its manifest does")
+                raise NotFoundError(
+                    f"{self._objects.uri(self._prefix + name)} does not exist, though its manifest does"
+                )
         return {name: found[name] for name in decode(ModelManifest, self.manifest).files}
 
     def read(self, name: str, start: int, length: int) -> bytes:
