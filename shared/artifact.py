@@ -1,6 +1,6 @@
-"""Verification of a model artifact: its manifest, and the files that are exactly those it lists.
+"""Verification of a model: its manifest, and the files that are exactly those it lists.
 
-The container checks a folder before it trains from or serves it, the gate an archive before it goes live.
+A container checks a folder before it trains from or serves it.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ OpportuneError
 │   ├── NoSamplesError       a query returned nothing
 │   └── MetricsUnavailableError   Prometheus did not answer
 ├── UnavailableError         a cloud service did not answer; the caller may retry
+│   └── VersionNotLoadedError   the instance that was asked has not loaded the version; another one, or the stable one may
 ├── RefusedError             a cloud service refuses for good (quota, role, image, a wrong value); a retry is in vain
 ├── CapacityError            a cloud has no machine of that kind now; another cloud may
 ├── ConflictError            a conditional write lost: somebody else was first
@@ -84,6 +85,10 @@ class UnavailableError(OpportuneError):
     def __init__(self, service: str, reason: str) -> None:
         super().__init__(f"{service} is unavailable: {reason}")
         self.service = service
+
+
+class VersionNotLoadedError(UnavailableError):
+    """The serving instance that was asked has not loaded the version that the request names (HTTP 409)."""
 
 
 class RefusedError(OpportuneError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from shared.contracts import Release
+
 #: (kind, key) of a document
 DocumentKey = tuple[str, str]
 
@@ -47,8 +49,9 @@ class HostState(NamedTuple):
     version: str | None  # takes the largest share of the traffic; None: the endpoint never had one, or is not there
     url: str  # where it is asked
     healthy: bool = True  # it can answer
-    updating: bool = False  # the last change is still going on
-    reason: str = ""  # why it is not healthy, or why its last change failed, in the service's words
+    updating: bool = False  # the last release is still being loaded
+    reason: str = ""  # why it is not healthy, or why its last release is not in force, in the service's words
+    release: Release | None = None  # what its instances are to serve; None: nothing was released yet
 
 
 class Standing(NamedTuple):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from shared.contracts import Cloud, MetricWindow, TrainingJob, encode
 from shared.errors import ConflictError, MetricsError, NotFoundError
-from shared.ports import CloudServices, DeadLetter
+from shared.ports import Clock, CloudServices, DeadLetter
 from shared.promql import METRICS
 from shared.values import Document, DocumentKey, HostState, ObjectEntry, Served, TrainingStatus
 
@@ -55,65 +54,73 @@ class MemoryDocuments:
 class MemoryObjects:
     """ObjectStore in a dictionary."""
 
-    def __init__(self, name: str = "memory") -> None:
+    def __init__(self, name: str = "memory", clock: Clock = time.time) -> None:
         self._name = name
-        self._objects: dict[str, bytes] = {}
+        self._clock = clock
+        self._objects: dict[str, tuple[bytes, str, float]] = {}  # content, tag, when it was written
         self._parts: dict[str, dict[int, bytes]] = {}
+        self._tags = itertools.count(1)
+        self._lock = threading.Lock()
 
-    def get(self, key: str) -> bytes:
-        """The object's bytes; NotFoundError when there is none."""
+    def _found(self, key: str) -> tuple[bytes, str, float]:
         try:
             return self._objects[key]
         except KeyError as exc:
             raise NotFoundError(f"{self.uri(key)} does not exist") from exc
 
+    def get(self, key: str) -> bytes:
+        """The object's bytes; NotFoundError when there is none."""
+        return self._found(key)[0]
+
     def put(self, key: str, body: bytes) -> None:
         """Write or replace."""
-        self._objects[key] = body
-
-    def list(self, prefix: str) -> Iterable[str]:
-        """Keys under the prefix, ascending."""
-        return sorted(key for key in self._objects if key.startswith(prefix))
+        self._objects[key] = body, str(next(self._tags)), self._clock()
 
     def get_tagged(self, key: str, *, if_none_match: str | None = None) -> Document | None:
-        """The object with the hash of its content as its tag."""
-        body = self.get(key)
-        etag = hashlib.sha256(body).hexdigest()
-        return None if etag == if_none_match else Document(body, etag)
+        """The object and its tag, or None."""
+        body, tag, _ = self._found(key)
+        return None if tag == if_none_match else Document(body, tag)
 
     def put_tagged(self, key: str, body: bytes, *, if_etag: str | None) -> str:
-        """Write under the condition; see the port."""
-        found = hashlib.sha256(self._objects[key]).hexdigest() if key in self._objects else None
-        if found != if_etag:
-            raise ConflictError(f"{self.uri(key)}: somebody else was first")
-        self._objects[key] = body
-        return hashlib.sha256(body).hexdigest()
+        """Replace it as it was read, or create it."""
+        with self._lock:
+            there = self._objects[key][1] if key in self._objects else None
+            if there != if_etag:
+                raise ConflictError(f"{self.uri(key)}: somebody else was first")
+            self.put(key, body)
+            return self._objects[key][1]
 
-    def entries(self, prefix: str) -> Iterable[ObjectEntry]:
-        """What lies under the prefix, ascending by key."""
-        return [ObjectEntry(key, len(self._objects[key]), 0.0) for key in self.list(prefix)]
+    def entries(self, prefix: str) -> Iterator[ObjectEntry]:
+        """What lies under the prefix, ascending."""
+        for key in sorted(key for key in self._objects if key.startswith(prefix)):
+            body, _, written_s = self._objects[key]
+            yield ObjectEntry(key, len(body), written_s)
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
-        """A slice."""
+        """At most `length` bytes from `start` on."""
         return self.get(key)[start : start + length]
 
     def copy(self, source_key: str, key: str) -> None:
         """The same bytes under another key."""
-        self._objects[key] = self.get(source_key)
+        self.put(key, self.get(source_key))
 
     def parts(self, key: str) -> dict[int, int]:
-        """Sizes of the parts that were put and not finished."""
+        """Number and size of the parts that are there."""
         return {number: len(body) for number, body in self._parts.get(key, {}).items()}
 
     def put_part(self, key: str, number: int, body: bytes) -> None:
-        """Keep a part."""
+        """Keep one part."""
         self._parts.setdefault(key, {})[number] = body
 
     def finish_parts(self, key: str, count: int) -> None:
-        """Join them."""
-        if key not in self._objects or key in self._parts:
-            parts = self._parts.pop(key)
-            self._objects[key] = b"".join(parts[number] for number in range(1, count + 1))
+        """Put the parts together."""
+        there = self._parts.get(key, {})
+        missing = next((number for number in range(1, count + 1) if number not in there), None)
+        if missing is None:
+            self.put(key, b"".join(there[number] for number in range(1, count + 1)))
+            del self._parts[key]
+        elif key not in self._objects:
+            raise NotFoundError(f"{self.uri(key)}: part {missing} of {count} does not exist")
 
     def uri(self, key: str) -> str:
         """memory://name/key."""

@@ -9,7 +9,7 @@ from typing import Any
 import urllib3
 
 from shared.addresses import host_of
-from shared.errors import InvalidInputError, UnavailableError
+from shared.errors import InvalidInputError, UnavailableError, VersionNotLoadedError
 
 #: keep-alive connections per endpoint; requests beyond it open their own
 _POOL = 32
@@ -35,9 +35,12 @@ def payload(host: str, status: int, raw: bytes) -> dict[str, Any]:
     """The JSON object that a serving container answered with.
 
     Raises:
+        VersionNotLoadedError: 409; the instance has not loaded the version that was named.
         UnavailableError: 429, 5xx, or an answer that is not a JSON object.
         InvalidInputError: another 4xx; the message is the container's own.
     """
+    if status == 409:
+        raise VersionNotLoadedError(host, "HTTP 409: it has not loaded the version that was asked for")
     if status == 429 or status >= 500:
         raise UnavailableError(host, f"HTTP {status}")
     try:

@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+import time
 
 import pytest
 
@@ -95,10 +96,95 @@ def test_a_missing_object_is_not_found(objects):
         objects.get("no/such")
 
 
-def test_keys_are_listed_below_a_prefix_in_order(objects):
+def test_objects_are_listed_below_a_prefix_in_order_with_size_and_time(objects):
     for key in ("list/b", "list/a", "listing", "list/c/d"):
-        objects.put(key, b"")
-    assert list(objects.list("list/")) == ["list/a", "list/b", "list/c/d"]
+        objects.put(key, key.encode())
+    found = list(objects.entries("list/"))
+    assert [(entry.key, entry.size) for entry in found] == [("list/a", 6), ("list/b", 6), ("list/c/d", 8)]
+    assert all(abs(entry.modified_s - time.time()) < 600 for entry in found)
+    assert list(objects.entries("no/such/")) == []
+
+
+def test_a_tag_tells_whether_an_object_changed(objects):
+    objects.put("tag/a", b"1")
+    body, tag = objects.get_tagged("tag/a")
+    assert body == b"1"
+    assert objects.get_tagged("tag/a", if_none_match=tag) is None
+    objects.put("tag/a", b"2")
+    newer = objects.get_tagged("tag/a", if_none_match=tag)
+    assert newer.body == b"2" and newer.etag != tag
+    with pytest.raises(NotFoundError, match="tag/none"):
+        objects.get_tagged("tag/none", if_none_match=tag)
+
+
+def test_of_two_who_replace_an_object_the_one_who_read_an_older_one_loses(objects, kind):
+    key = f"release/{kind}.json"
+    old = objects.put_tagged(key, b"1", if_etag=None)
+    with pytest.raises(ConflictError):
+        objects.put_tagged(key, b"mine", if_etag=None)
+    new = objects.put_tagged(key, b"2", if_etag=old)
+    with pytest.raises(ConflictError):
+        objects.put_tagged(key, b"3", if_etag=old)
+    assert objects.get_tagged(key) == (b"2", new)
+    assert objects.put_tagged(key, b"4", if_etag=new) != new
+    with pytest.raises(ConflictError):
+        objects.put_tagged(f"{key}.none", b"5", if_etag=new)
+    with pytest.raises(NotFoundError):
+        objects.get(f"{key}.none")
+
+
+def test_a_range_ends_where_the_object_does(objects):
+    objects.put("range/a", b"0123456789")
+    assert objects.get_range("range/a", 2, 3) == b"234"
+    assert objects.get_range("range/a", 8, 100) == b"89"
+    assert objects.get_range("range/a", 10, 5) == b""
+    with pytest.raises(NotFoundError, match="range/none"):
+        objects.get_range("range/none", 0, 5)
+
+
+def test_a_copy_is_the_same_and_of_what_is_missing_there_is_none(objects):
+    objects.put("copy/it's 50% a+b", b"\x00weights")
+    objects.put("copy/into", b"old")
+    objects.copy("copy/it's 50% a+b", "copy/into")
+    assert objects.get("copy/into") == b"\x00weights"
+    with pytest.raises(NotFoundError, match="copy/none"):
+        objects.copy("copy/none", "copy/nowhere")
+    assert list(objects.entries("copy/nowhere")) == []
+
+
+#: the least that S3 takes as a part, but for the last
+PART = 5 * 1024 * 1024
+
+
+def test_an_upload_in_parts_goes_on_where_it_stopped_and_is_unseen_until_it_is_finished(objects, kind):
+    key, first, last = f"parts/{kind}", b"a" * PART, b"the end"
+    assert objects.parts(key) == {}
+    objects.put_part(key, 2, last)
+    assert objects.parts(key) == {2: len(last)}, "in whatever order"
+    with pytest.raises(NotFoundError, match="part 1 of 2"):
+        objects.finish_parts(key, 2)
+    objects.put_part(key, 1, b"x" * PART)
+    objects.put_part(key, 1, first)
+    assert objects.parts(key) == {1: PART, 2: len(last)}, "the same part again replaces it"
+    assert list(objects.entries(key)) == []
+    with pytest.raises(NotFoundError):
+        objects.get(key)
+    objects.finish_parts(key, 2)
+    assert objects.get(key) == first + last
+    assert objects.parts(key) == {}
+    objects.finish_parts(key, 2)
+    objects.put_part(key, 1, first)  # somebody who was late
+    objects.finish_parts(key, 2)
+    assert objects.get(key) == first + last, "what is finished stays as it is"
+
+
+def test_uploads_of_keys_that_begin_alike_are_kept_apart(objects, kind):
+    objects.put_part(f"parts/{kind}.json", 1, b"other")
+    assert objects.parts(f"parts/{kind}") == {}
+    objects.put_part(f"parts/{kind}", 1, b"mine")
+    objects.finish_parts(f"parts/{kind}", 1)
+    assert objects.get(f"parts/{kind}") == b"mine"
+    assert objects.parts(f"parts/{kind}.json") == {1: 5}
 
 
 def test_an_enqueued_job_arrives_as_it_was_sent(queue, a_job):

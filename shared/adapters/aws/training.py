@@ -7,10 +7,9 @@ import re
 from typing import Any, Final
 
 from shared.adapters.answers import understood
-from shared.adapters.aws.objects import content
 from shared.adapters.aws.session import AwsSession, creating, described, translated
 from shared.contracts import TrainingJob
-from shared.errors import NotFoundError, UnavailableError
+from shared.errors import ModelError, NotFoundError, UnavailableError
 from shared.settings import Settings
 from shared.values import TrainingStatus
 
@@ -78,7 +77,8 @@ class SageMakerTraining:
                 }
                 for name, uri in channels.items()
             ],
-            "OutputDataConfig": {"S3OutputPath": f"{bucket}/artifacts"},
+            # the files as they are, each an object of its own, below jobs/{job_id}/output/model/
+            "OutputDataConfig": {"S3OutputPath": f"{bucket}/jobs", "CompressionType": "NONE"},
             "CheckpointConfig": {"S3Uri": f"{bucket}/jobs/{job.job_id}/checkpoints"},
             "ResourceConfig": {
                 "InstanceType": cfg.sagemaker_instance_type,
@@ -87,6 +87,7 @@ class SageMakerTraining:
             },
             "StoppingCondition": {"MaxRuntimeInSeconds": seconds, **waiting},
             "EnableManagedSpotTraining": cfg.sagemaker_spot,
+            "Environment": {"OPPORTUNE_TRACE_ID": job.trace_id, "OPPORTUNE_JOB_ID": job.job_id},
             "Tags": [
                 {"Key": "opportune-service", "Value": job.service},
                 {"Key": "opportune-trace-id", "Value": job.trace_id},
@@ -126,12 +127,14 @@ class SageMakerTraining:
         with translated(f"SageMaker job {job_id}"):
             self._session.client("sagemaker").stop_training_job(TrainingJobName=job_id)
 
-    def artifact(self, job_id: str) -> bytes:
-        """model.tar.gz of the finished job."""
+    def model_prefix(self, job_id: str) -> str:
+        """Where the finished job's uncompressed output lies in the bucket."""
         found = self._describe(job_id)
-        uri = (found or {}).get("ModelArtifacts", {}).get("S3ModelArtifacts", "")
-        bucket, _, key = uri.removeprefix("s3://").partition("/")
-        if not key:
+        with understood(f"SageMaker job {job_id}"):
+            uri = str(((found or {}).get("ModelArtifacts") or {}).get("S3ModelArtifacts") or "")
+        if not uri:
             raise NotFoundError(f"SageMaker job {job_id} has no model artifact")
-        with translated(uri):
-            return content(self._session.client("s3").get_object(Bucket=bucket, Key=key))
+        prefix = uri.removeprefix(f"s3://{self._settings.bucket}/")
+        if prefix == uri or uri.endswith(".tar.gz"):
+            raise ModelError(f"the model of SageMaker job {job_id} is no folder in the bucket: it is {uri}")
+        return f"{prefix.rstrip('/')}/"

@@ -121,9 +121,9 @@ class AzureMLTraining:
         """Ask for a stop; the job reports `stopped` later."""
         self._workspace.call("POST", f"jobs/{job_id}/cancel")
 
-    def artifact(self, job_id: str) -> bytes:
-        """model.tar.gz, which the container leaves in its model output."""
-        return self._objects.get(f"jobs/{job_id}/model/model.tar.gz")
+    def model_prefix(self, job_id: str) -> str:
+        """Where the container's model output lies in the container."""
+        return f"jobs/{job_id}/model/"
 
 
 def _words(error: Any) -> str:
