@@ -29,6 +29,11 @@ class Asked(Generic[T]):
     answers: Mapping[Cloud, T]
     failed: Mapping[Cloud, str]
 
+    def finish_if_nothing(self) -> None:
+        """End where no cloud answered; what each of them said was told already."""
+        if not self.answers:
+            sys.exit(REFUSED)
+
     def finish(self) -> None:
         """End with the exit code that says how far it got; returns where everything was done."""
         if self.failed:

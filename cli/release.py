@@ -10,15 +10,15 @@ from typing import Any, Final
 
 import click
 
-from cli.clouds import Asked, ask, deployment, endpoint_setup, service_option
+from cli.clouds import ask, deployment, endpoint_setup, service_option
 from cli.main import PARTLY, REFUSED
 from cli.output import complain, emit, json_option, say
-from cli.releasing import Wait, change, current, make_stable, outcome, say_if_paused, versions
+from cli.releasing import Wait, current, make_stable, outcome, say_if_paused, statuses, versions
 from cli.transfer import Folder, Progress, Stored, manifest_of, send
 from shared.contracts import CLOUDS, Cloud, Release
 from shared.errors import InvalidInputError, OpportuneError
 from shared.ports import CloudServices
-from shared.releases import BY_A_PERSON, released, rolled_back
+from shared.releases import BY_A_PERSON, serving
 from shared.settings import Settings
 
 #: where artifacts made of models are kept, so that a repeated command finds them
@@ -53,12 +53,12 @@ def release(
 ) -> None:
     """Make a version the one that serves, on every cloud.
 
-    With --first, MODEL is a name on the Hugging Face hub, a model's folder, or the folder of an artifact: it is uploaded
-    as a version, and endpoints that do not exist are made with image, role, instance type and environment of the
+    With --first, MODEL is a name on the Hugging Face hub, a model's folder, or an artifact's folder: it is uploaded as
+    a version, and endpoints that do not exist are made with image, role, instance type and environment of the
     settings. Without, VERSION is one that is uploaded already (see `opportune releases`).
 
-    It may be repeated after any interruption, and goes on where it stopped. Exits with 1 when a cloud was not reached or
-    the version is not in force there.
+    It may be repeated after any interruption, and goes on where it stopped. Exits with 1 when a cloud was not reached
+    or the version is not in force there.
 
     \b
     Example: opportune release distilgpt2 --first
@@ -75,8 +75,7 @@ def release(
         folder, manifest = first_version(what, CACHE, settings.service)
         version = manifest.model_version
         click.echo(f"{what} is version {version}, in {folder}", err=True)
-    elif not any(version in found for found in _uploaded(clouds).values()):
-        known = sorted({name for found in _uploaded(clouds).values() for name in found})
+    elif version not in (known := sorted({name for names in _uploaded(clouds).values() for name in names})):
         there = f"there are {', '.join(known)}" if known else "there is none yet"
         raise InvalidInputError(
             f"no version {version!r} is uploaded; {there}. A model: opportune release MODEL --first"
@@ -110,40 +109,48 @@ def rollback(
 ) -> None:
     """Let the version that served before serve again. No tick undoes it; `opportune pause` holds what would follow.
 
-    The instances keep the version before loaded, so that it is in force within seconds.
+    The instances keep the version before loaded, so that it is in force within seconds. A rollback that is not in force
+    yet is gone on with; one that is, is undone by a second one.
 
     \b
     Example: opportune rollback --reason "it answers in capitals"
     Example: opportune rollback --to m3f2a91c04e
     """
     settings, clouds = _wanted(service, which)
+    wanted = version or _before(settings.service, clouds)
     words = f"opportune rollback {BY_A_PERSON}{reason}"
 
     def put(services: CloudServices) -> dict[str, Any]:
-        objects = services.objects
-        if version is not None:
-            return _done(make_stable(objects, settings.service, version, words), version, 0)
-        first_seen: list[str | None] = []
+        return _done(make_stable(services.objects, settings.service, wanted, words), wanted, 0)
 
-        def make(before: Release | None) -> Release:
-            """Only what was stable at first is left: a write whose answer was lost is not rolled back in turn."""
-            stable = before.of("stable") if before else None
-            first_seen.append(stable)
-            if before is not None and stable != first_seen[0]:
-                return before
-            after = rolled_back(before, time.time(), words) if before else None
-            if after is None:
-                known = ", ".join(versions(objects)) or "none"
-                raise InvalidInputError(
-                    f"{objects.uri('release/')}: nothing was stable before; name a version with --to (there are {known})"
-                )
-            return after
-
-        found = change(objects, settings.service, make)
-        return _done(found, str(found.of("stable")), 0)
-
-    repeat = f"repeat: opportune rollback{f' --to {version}' if version else ''}"
+    repeat = f"repeat: opportune rollback --to {wanted}"
     _carry_out(settings, clouds, put, repeat, create=False, no_wait=no_wait, minutes=minutes, as_json=as_json)
+
+
+def _before(service: str, clouds: Mapping[Cloud, CloudServices]) -> str:
+    """The version to go back to, the same for every cloud: what the newest release replaced.
+
+    Raises:
+        InvalidInputError: nothing served before.
+        OpportuneError: no cloud answers.
+    """
+    asked = ask(clouds, lambda one: (current(one.objects, service)[0], statuses(one.objects, service)[0]))
+    asked.finish_if_nothing()
+    found = [(release, told) for release, told in asked.answers.values() if release is not None]
+    newest = max((release for release, _ in found), key=lambda release: release.changed_s, default=None)
+    if newest is None:
+        raise InvalidInputError(f"nothing is released to {service} yet: opportune release MODEL --first")
+    going_on = len(found) < len(asked.answers) or any(
+        release.of("stable") != newest.of("stable") or serving(release, told, time.time()).updating
+        for release, told in found
+    )
+    if going_on and newest.reason.startswith("opportune rollback"):
+        return str(newest.of("stable"))
+    before = newest.of("previous")
+    if before is None:
+        known = sorted({name for names in _uploaded(clouds).values() for name in names})
+        raise InvalidInputError(f"no version served before; name one with --to (there are {', '.join(known)})")
+    return before
 
 
 def _wanted(service: str | None, which: str) -> tuple[Settings, Mapping[Cloud, CloudServices]]:

@@ -8,10 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import click
+import msgspec
 
 from cli.clouds import EndpointSetup
 from shared.contracts import Cloud, InstanceStatus, Release, decode, encode
-from shared.errors import ConflictError, ContractError, InvalidInputError, NotFoundError, OpportuneError
+from shared.errors import (
+    ConflictError,
+    ContractError,
+    InvalidInputError,
+    NotFoundError,
+    OpportuneError,
+    UnknownVersionError,
+)
 from shared.ports import CloudServices, ObjectStore
 from shared.releases import INSTANCE_TTL_S, instances_prefix, manifest_key, release_key, released, serving
 from shared.state import State
@@ -20,13 +28,16 @@ from shared.state import State
 LOOK_EVERY_S: Final = 2.0
 #: a conditional write that lost is tried so often again
 _ATTEMPTS: Final = 5
+#: an instance that has told nothing for so long is not shown any more
+_FORGOTTEN_S: Final = 3600.0
 
 
-def current(objects: ObjectStore, service: str) -> tuple[Release | None, str | None]:
-    """The release document and its tag; None where there is none.
+def current(objects: ObjectStore, service: str, *, damaged: bool = False) -> tuple[Release | None, str | None]:
+    """The release document and its tag; None where there is none, or with `damaged` one that nobody can read.
 
     Raises:
         ContractError: it cannot be read; says which object that is.
+        UnknownVersionError: a newer program wrote it.
     """
     key = release_key(service)
     try:
@@ -36,21 +47,28 @@ def current(objects: ObjectStore, service: str) -> tuple[Release | None, str | N
     assert found is not None  # only an object that is unchanged is None
     try:
         return decode(Release, found.body), found.etag
+    except UnknownVersionError:
+        raise
     except ContractError as exc:
-        raise ContractError(f"{objects.uri(key)}: {exc}; a damaged one may be deleted, and is written anew") from exc
+        if damaged:
+            return None, found.etag
+        raise ContractError(f"{objects.uri(key)}: {exc}; the next release of a person replaces it") from exc
 
 
 def change(objects: ObjectStore, service: str, make: Callable[[Release | None], Release]) -> Release:
-    """Write what `make` makes of the release document, as it stands; the one that counts now.
+    """Write what `make` makes of the release document as it stands; the one that counts now.
 
     Raises:
         ConflictError: somebody else writes it all the time.
     """
     for attempt in range(_ATTEMPTS):
-        before, etag = current(objects, service)
+        before, etag = current(objects, service, damaged=True)
         after = make(before)
         if after == before:
             return after
+        if before is None:  # after a lost one: a revision is never used twice
+            known = max((status.revision for status in statuses(objects, service)[0]), default=0)
+            after = msgspec.structs.replace(after, revision=max(after.revision, known + 1))
         try:
             objects.put_tagged(release_key(service), encode(after), if_etag=etag)
         except ConflictError:
@@ -81,14 +99,19 @@ def make_stable(objects: ObjectStore, service: str, model_version: str, reason: 
 
 def versions(objects: ObjectStore) -> list[str]:
     """The versions that are complete, in alphabetical order."""
-    names = {entry.key.split("/")[1] for entry in objects.entries("models/") if entry.key.count("/") == 2}
-    return sorted(name for name in names if any(True for _ in objects.entries(manifest_key(name))))
+    return sorted(
+        entry.key.split("/")[1]
+        for entry in objects.entries("models/")
+        if entry.key.count("/") == 2 and entry.key == manifest_key(entry.key.split("/")[1])
+    )
 
 
 def statuses(objects: ObjectStore, service: str) -> tuple[list[InstanceStatus], list[str]]:
-    """What the instances tell, newest first, and what could not be read."""
+    """What the instances of the last hour told, newest first, and what could not be read."""
     found, unread = [], []
     for entry in objects.entries(instances_prefix(service)):
+        if time.time() - entry.modified_s > _FORGOTTEN_S:
+            continue
         try:
             found.append(decode(InstanceStatus, objects.get(entry.key)))
         except NotFoundError:

@@ -17,14 +17,7 @@ import msgspec
 
 from shared.artifact import MANIFEST
 from shared.contracts import FeedbackPair, Metrics, ModelManifest
-from training_containers.finetune.data.pairs import digest
-from training_containers.finetune.data.question_sources import load_questions
-from training_containers.finetune.loop.evaluation import evaluate
-from training_containers.finetune.loop.trainer import quiet
-from training_containers.finetune.torch_model import load_model, resolve_base, save_model_files
 from training_containers.model.artifact import hash_files, verify, write_manifest
-from training_containers.model.engines.precision import add_int8
-from training_containers.model.prompt import prompt_for
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +38,8 @@ def first_version(name: str, cache: Path, service: str) -> tuple[Path, ModelMani
         manifest = verify(Path(name))
         if manifest.model_version != _BASE:
             return Path(name), manifest
+    from training_containers.finetune.torch_model import resolve_base  # torch: seconds, so not for an artifact
+
     with tempfile.TemporaryDirectory() as scratch:
         base = resolve_base(name, Path(scratch))
         folder = cache / _key(base, service)
@@ -72,6 +67,14 @@ def _key(base: Path, service: str) -> str:
 
 def _made(base: Path, out: Path, name: str, service: str) -> ModelManifest:
     """The artifact's files in `out`, and its manifest but for the version."""
+    from training_containers.finetune.data.pairs import digest
+    from training_containers.finetune.data.question_sources import load_questions
+    from training_containers.finetune.loop.evaluation import evaluate
+    from training_containers.finetune.loop.trainer import quiet
+    from training_containers.finetune.torch_model import load_model, save_model_files
+    from training_containers.model.engines.precision import add_int8
+    from training_containers.model.prompt import prompt_for
+
     started_s = time.time()
     quiet()
     save_model_files(load_model(base), base, out)

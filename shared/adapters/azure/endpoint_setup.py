@@ -158,8 +158,8 @@ class AzureMLSetup:
             raise ConfigurationError(
                 "OPPORTUNE_AZUREML_IMAGE",
                 None,
-                "the image in a registry, such as opportune.azurecr.io/opportune-training:1 (`opportune deploy azure` builds "
-                f"it); Azure ML environment {self._settings.azureml_environment} is not there and is made of it",
+                "the image in a registry, such as opportune.azurecr.io/opportune-training:1 (`opportune deploy azure` "
+                f"builds it); Azure ML environment {self._settings.azureml_environment} is not there and is made of it",
             )
         routes = {
             name: {"path": path, "port": _PORT}
