@@ -6,17 +6,18 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import click
 
 from cli.main import PARTLY, REFUSED
 from cli.output import complain
-from functions.bootstrap import cloud_services, configured_clouds
+from functions.bootstrap import aws_session, azure_credential, cloud_services, configured_clouds
 from shared.contracts import Cloud
 from shared.errors import ConfigurationError, OpportuneError
 from shared.ports import CloudServices
 from shared.settings import Settings
+from shared.values import Standing
 
 T = TypeVar("T")
 
@@ -27,6 +28,11 @@ class Asked(Generic[T]):
 
     answers: Mapping[Cloud, T]
     failed: Mapping[Cloud, str]
+
+    def finish_if_nothing(self) -> None:
+        """End where no cloud answered; what each of them said was told already."""
+        if not self.answers:
+            sys.exit(REFUSED)
 
     def finish(self) -> None:
         """End with the exit code that says how far it got; returns where everything was done."""
@@ -77,6 +83,34 @@ def ask(
             failed[cloud] = str(exc)
             complain(f"{failing.format(cloud=cloud)}: {exc}")
     return Asked(answers, failed)
+
+
+class EndpointSetup(Protocol):
+    """An endpoint's own making, which a release does not touch."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    def standing(self) -> Standing:
+        """The endpoint now."""
+        ...
+
+    def create(self) -> None:
+        """Make what is missing, or the next step of it; safe to repeat."""
+        ...
+
+
+def endpoint_setup(cloud: Cloud, settings: Settings) -> EndpointSetup:
+    """The endpoint of a cloud."""
+    if cloud == "aws":
+        from shared.adapters.aws.endpoint_setup import SageMakerSetup
+
+        return SageMakerSetup(aws_session(), settings)
+    from shared.adapters.azure.endpoint_setup import AzureMLSetup
+
+    return AzureMLSetup(settings, azure_credential())
 
 
 service_option = click.option("--service", metavar="NAME", help="Which service [OPPORTUNE_SERVICE].")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from functions.clouds import Deps
 from policy.catalogue import check_deployable
-from shared.contracts import Cloud
+from shared.contracts import CLOUDS, Cloud
 from shared.errors import ConfigurationError
 from shared.ports import CloudServices, MetricsSource
 from shared.settings import Settings
@@ -136,6 +136,8 @@ def deps(cloud: Cloud) -> Deps:
 @functools.lru_cache(maxsize=2)
 def _deps(cloud: Cloud, cfg: Settings) -> Deps:
     check_deployable(cfg.policy)
+    for name in CLOUDS:
+        cfg.list_price_usd_per_hour(name)  # a budget of dollars bounds nothing where no price is known
     return Deps(
         settings=cfg,
         clouds={name: cloud_services(name, cfg) for name in configured_clouds(cfg)},

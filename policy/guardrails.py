@@ -121,7 +121,7 @@ def _budget(action: Action, facts: Facts) -> tuple[Action, str] | None:
     if cloud is None:
         return None
     settings = facts.settings
-    estimate = settings.price_usd_per_hour(cloud) * settings.train_hours(cloud)
+    estimate = settings.list_price_usd_per_hour(cloud) * settings.train_hours(cloud)
     if facts.spent_usd + estimate <= settings.budget_usd_per_day:
         return None
     return Action.HOLD, (

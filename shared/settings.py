@@ -11,10 +11,12 @@ from msgspec import Meta
 from shared.addresses import shown
 from shared.contracts import CLOUDS, Cloud, ServiceName
 from shared.errors import ConfigurationError
+from shared.prices import list_price, spot_share
 
 PREFIX = "OPPORTUNE_"
 
 Positive = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
 #: how a query proves who asks
 MetricsAuth = Literal["none", "bearer", "basic", "sigv4", "entra"]
 OwnMetricsAuth = Literal["", "none", "bearer", "basic", "sigv4", "entra"]
@@ -56,6 +58,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     prometheus_url_azure: str = ""
     prometheus_auth_azure: OwnMetricsAuth = ""
     prometheus_token_azure: str = ""
+    # where the serving containers send their metrics (Prometheus remote write); empty = nowhere, they are scraped
+    metrics_write_url_aws: str = ""
+    metrics_write_url_azure: str = ""
+    metrics_write_auth_aws: Literal["none", "basic", "bearer", "sigv4", "entra"] = "sigv4"
+    metrics_write_auth_azure: Literal["none", "basic", "bearer", "sigv4", "entra"] = "entra"
+    metrics_write_token: str = ""  # of bearer, or USER:PASSWORD of basic
     window_slots: Annotated[int, Meta(ge=3)] = 120  # a decision looks back on one to two times as many
     max_metric_age_slots: Positive = 5.0
     # --- policy
@@ -70,8 +78,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     standby_after_slots: Positive = 3.0
     tick_deadline_seconds: Positive = 45.0  # wall time of one run of a function; below its platform's own limit
     # --- prices and sizes of one retrain
-    price_usd_per_hour_aws: Positive = 0.736
-    price_usd_per_hour_azure: Positive = 0.752
+    aws_region: str = "eu-west-1"  # also read from AWS_REGION and AWS_DEFAULT_REGION
+    azureml_region: str = "westeurope"
+    # of the training instance; 0 = what shared/prices.json says of its type, region and spot
+    price_usd_per_hour_aws: NonNegative = 0.0
+    price_usd_per_hour_azure: NonNegative = 0.0
     train_hours_aws: Positive = 0.25
     train_hours_azure: Positive = 0.25
     # --- training
@@ -100,6 +111,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dead_letter_queue: str = "opportune-retrain-dlq"
     poison_queue: str = "opportune-retrain-poison"
     sagemaker_role_arn: str = "arn:aws:iam::123456789012:role/opportune-sagemaker"
+    sagemaker_serve_role_arn: str = ""  # of the endpoint's containers; empty = the one above
     sagemaker_image: str = "opportune-training:latest"
     sagemaker_instance_type: str = "ml.g4dn.xlarge"
     sagemaker_spot: bool = True
@@ -113,7 +125,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     azureml_resource_group: str = "opportune"
     azureml_workspace: str = "opportune"
     azureml_compute: str = "gpu"
+    azureml_instance_type: str = "Standard_NC4as_T4_v3"  # the size of that compute's nodes
     azureml_environment: str = "opportune-training:1"
+    azureml_image: str = ""  # in a registry; what that environment is made of where it is not there yet
+    azureml_serve_identity: str = ""  # resource id of the endpoint's identity; empty = one that Azure makes with it
     azureml_datastore: str = "opportune"  # the workspace's datastore over the container above
     azureml_endpoint: str = "opportune-qa"
     azureml_serve_instance_type: str = "Standard_F4s_v2"
@@ -140,10 +155,44 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             except msgspec.ValidationError as exc:
                 shown = "(hidden)" if _secret(field.name) else raw
                 raise ConfigurationError(variable, shown, _allowed(hint, str(exc))) from exc
+        region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION")
+        if region and "aws_region" not in values:
+            values["aws_region"] = region
         return cls(**values)
 
+    def train_instance(self, cloud: Cloud) -> tuple[str, str]:
+        """Type and region of the training instance on `cloud`."""
+        if cloud == "aws":
+            return self.sagemaker_instance_type, self.aws_region
+        return self.azureml_instance_type, self.azureml_region
+
     def price_usd_per_hour(self, cloud: Cloud) -> float:
-        """List price of the training instance on `cloud`."""
+        """What an hour of the training instance on `cloud` is expected to cost: less on spot.
+
+        Raises:
+            ConfigurationError: the table has no price of that type and region; names both and the variable to set.
+        """
+        kind, region = self.train_instance(cloud)
+        spot = spot_share(kind, region) if cloud == "aws" and self.sagemaker_spot else 1.0
+        return self._price_set(cloud) or self.list_price_usd_per_hour(cloud) * spot
+
+    def list_price_usd_per_hour(self, cloud: Cloud) -> float:
+        """The most that an hour of it costs, and what each billed second does: for spot, SageMaker bills fewer seconds.
+
+        Raises:
+            ConfigurationError: as above.
+        """
+        kind, region = self.train_instance(cloud)
+        price = self._price_set(cloud) or list_price(cloud, kind, region)
+        if price is None:
+            what = "SAGEMAKER_INSTANCE_TYPE" if cloud == "aws" else "AZUREML_INSTANCE_TYPE"
+            variable = f"{PREFIX}PRICE_USD_PER_HOUR_{cloud.upper()}"
+            raise ConfigurationError(
+                variable, None, f"dollars an hour: no price is known of {PREFIX}{what}={kind} in {region}"
+            )
+        return price
+
+    def _price_set(self, cloud: Cloud) -> float:
         return self.price_usd_per_hour_aws if cloud == "aws" else self.price_usd_per_hour_azure
 
     def train_hours(self, cloud: Cloud) -> float:

@@ -52,3 +52,13 @@ class HostState(NamedTuple):
     updating: bool = False  # the last release is still being loaded
     reason: str = ""  # why it is not healthy, or why its last release is not in force, in the service's words
     release: Release | None = None  # what its instances are to serve; None: nothing was released yet
+
+
+class Standing(NamedTuple):
+    """An endpoint as its cloud's management knows it."""
+
+    state: str  # the service's own word; "" where there is none
+    ready: bool = False  # it answers
+    failed: bool = False  # it will not, unless somebody does something
+    reason: str = ""  # why it failed, or what it waits for
+    lacks: str = ""  # what its containers need and were not given

@@ -9,7 +9,7 @@ from shared.settings import Settings
 
 def training_job(cfg: Settings, decision: Decision, cloud: Cloud, parent_version: str) -> TrainingJob:
     """What a retrain decision asks for. The ceiling in dollars becomes time, which the training service enforces."""
-    ceiling_s = cfg.cost_ceiling_usd / cfg.price_usd_per_hour(cloud) * 3600.0 / cfg.time_scale
+    ceiling_s = cfg.cost_ceiling_usd / cfg.list_price_usd_per_hour(cloud) * 3600.0 / cfg.time_scale
     deadline_s = min(cfg.job_deadline_seconds, ceiling_s)
     job_id = decision.job_id or job_id_for(decision.service, decision.slot_s)
     data_start_s = max(0.0, decision.slot_s - cfg.data_window_slots * cfg.slot_seconds)
@@ -34,7 +34,7 @@ def training_job(cfg: Settings, decision: Decision, cloud: Cloud, parent_version
             "learning_rate": str(cfg.learning_rate),
             "batch_size": str(cfg.batch_size),
             "max_seconds": str(deadline_s),
-            "price_usd_per_hour": str(cfg.price_usd_per_hour(cloud)),
+            "price_usd_per_hour": str(cfg.list_price_usd_per_hour(cloud)),
             "data_start_s": str(data_start_s),
             "data_end_s": str(decision.slot_s),
         },

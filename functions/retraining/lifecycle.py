@@ -168,7 +168,7 @@ def _timed(record: JobRecord, told: TrainingStatus, around: Surroundings, status
         status=status,
         started_s=began_s,
         finished_s=finished_s,
-        cost_usd=cost_usd * around.settings.price_usd_per_hour(record.job.cloud),
+        cost_usd=cost_usd * around.settings.list_price_usd_per_hour(record.job.cloud),
         reason=reason,
         cause="capacity" if told.capacity else "",
         waits={},

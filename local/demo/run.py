@@ -59,6 +59,9 @@ SMALL_MODEL: Final = {
     "OPPORTUNE_BATCH_SIZE": "32",
     "OPPORTUNE_DATA_WINDOW_SLOTS": "20",
     "OPPORTUNE_ROUTE_TTL_SECONDS": "1",
+    # of a small GPU; fixed, so that runs can be compared whatever the table of prices says later
+    "OPPORTUNE_PRICE_USD_PER_HOUR_AWS": "0.736",
+    "OPPORTUNE_PRICE_USD_PER_HOUR_AZURE": "0.752",
 }
 
 

@@ -850,7 +850,7 @@ def test_what_a_spot_job_bills_is_what_it_costs(bench):
     job_id = case.trained("aws")
     case.sagemaker.jobs[job_id] |= {"BillableTimeInSeconds": 10, "TrainingTimeInSeconds": 30}
     case.run("aws", 1)
-    assert case.record("aws", job_id).cost_usd == pytest.approx(0.736 * 10 / 3600)
+    assert case.record("aws", job_id).cost_usd == pytest.approx(0.8218 * 10 / 3600)
 
 
 def test_azure_ml_without_a_machine_is_no_failure_of_the_model(bench):

@@ -100,3 +100,11 @@ def test_after_the_first_tick_the_collector_leaves_alone_what_is_loaded():
     finally:
         gc.unfreeze()
         bootstrap.settle.cache_clear()
+
+
+def test_a_machine_without_a_price_is_refused_at_start(monkeypatch):
+    monkeypatch.setenv("OPPORTUNE_SAGEMAKER_INSTANCE_TYPE", "ml.x9.huge")
+    bootstrap.forget()
+    with pytest.raises(ConfigurationError, match=r"OPPORTUNE_PRICE_USD_PER_HOUR_AWS is not set.*ml\.x9\.huge"):
+        bootstrap.deps("aws")
+    bootstrap.forget()

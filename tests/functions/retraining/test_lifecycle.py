@@ -48,12 +48,12 @@ def test_a_model_that_is_ready_within_the_slot_of_its_decision_is_routed_to_at_o
 
 def test_cost_is_the_billed_time_at_list_price(trained, now):
     record = training_finished(trained.deps(), JOB, now + 920)
-    assert record.cost_usd == pytest.approx(900 / 3600 * 0.736)
+    assert record.cost_usd == pytest.approx(900 / 3600 * 0.8218)
     assert (record.started_s, record.finished_s) == (now + 10, now + 910)
 
 
 def test_cost_counts_simulated_time(trained, now):
-    assert training_finished(trained.deps(time_scale=20.0), JOB, now + 920).cost_usd == pytest.approx(5 * 0.736)
+    assert training_finished(trained.deps(time_scale=20.0), JOB, now + 920).cost_usd == pytest.approx(5 * 0.8218)
 
 
 def test_repeated_events_change_nothing(trained, now):
@@ -115,7 +115,7 @@ def test_what_the_training_service_says_is_recorded(world, job, now, state, stat
     world.training().finish(JOB, state=state, reason="CUDA out of memory", started_s=now, finished_s=now + 36)
     record = training_finished(world.deps(), JOB, now + 920)
     assert (record.status, record.reason) == (status, "CUDA out of memory")
-    assert record.cost_usd == pytest.approx(0.01 * 0.736)
+    assert record.cost_usd == pytest.approx(0.01 * 0.8218)
 
 
 def test_an_event_of_somebody_elses_job_is_ignored(world, now):

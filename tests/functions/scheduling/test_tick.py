@@ -232,7 +232,7 @@ def test_counters_are_absolute_so_a_repeated_tick_does_not_count_twice(world, no
     said = told(world.deps(), now + 3660)
     assert said["llm_rl_redeploy_total",] == 1
     assert said["llm_static_retrain_total",] == 0
-    assert said["llm_retrain_cost_usd_total", "aws"] == pytest.approx(0.736)
+    assert said["llm_retrain_cost_usd_total", "aws"] == pytest.approx(0.8218)
     assert said["llm_decision_action",] == 0
     assert said["llm_decision_slot_timestamp_seconds",] == now + 3660
 
@@ -248,7 +248,7 @@ def test_the_static_baseline_counts_its_own_retrains(world, now, told):
 
 def test_the_cost_ceiling_bounds_the_running_time(world, now):
     decision = tick(world.deps(), now)
-    job = training_job(Settings(cost_ceiling_usd=0.0736), decision, "aws", "base")
+    job = training_job(Settings(cost_ceiling_usd=0.08218), decision, "aws", "base")
     assert job.deadline_s == pytest.approx(360.0)
     assert job.hyperparameters["max_seconds"] == str(job.deadline_s)
 

@@ -251,7 +251,7 @@ def test_what_the_service_bills_is_what_is_counted(world, now):
     world.training()._statuses[JOB] = spot(
         "failed", "AlgorithmError", started_s=now, finished_s=now + 3600, billed_s=900.0
     )
-    assert training_finished(world.deps(), JOB, now + 3600).cost_usd == pytest.approx(0.25 * 0.736)
+    assert training_finished(world.deps(), JOB, now + 3600).cost_usd == pytest.approx(0.25 * 0.8218)
 
 
 def test_a_start_without_a_machine_is_tried_on_the_other_cloud(world, now):

@@ -47,7 +47,7 @@ def test_history_in_plain_units() -> None:
     assert seen.t == 9
     assert seen.step_minutes == 1.0
     np.testing.assert_allclose(seen.quality, 0.7)
-    np.testing.assert_allclose(seen.price_usd_per_hour[-1], [0.736, 0.752])
+    np.testing.assert_allclose(seen.price_usd_per_hour[-1], [0.8218 * 0.46, 0.658])
     assert not seen.in_flight
 
 
@@ -115,7 +115,7 @@ def test_job_records_become_retrains_on_the_grid(record: Callable[..., JobRecord
     # live at step 7; what is scraped may be a slot old, so the first measurement of it is in step 8
     assert [(r.started, r.live, r.cloud) for r in seen.retrains] == [(-91, -80, 1), (1, None, 1), (4, 8, 1)]
     assert seen.retrains[2].cost_usd == 0.3
-    assert seen.retrains[0].cost_usd == pytest.approx(0.752 * 0.25)
+    assert seen.retrains[0].cost_usd == pytest.approx(0.658 * 0.25)
     assert seen.serving == (4, 8)
     assert history_of(window(), (record(JobStatus.TRAINING, END, END),), SETTINGS, END).in_flight
 
