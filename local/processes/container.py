@@ -1,4 +1,4 @@
-"""Runs a training container's command as a process, the way both clouds' training services do."""
+"""Runs a container's command as a process, with what its image holds, the way both clouds' training services do."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+
+from local.processes.reaper import MARK
+from local.processes.supervisor import TOOLS
+from local.runtimes.process import clean_env
 
 ROOT: Final = Path(__file__).parents[2]
 #: both services give a container this long between SIGTERM and SIGKILL
@@ -99,13 +103,19 @@ def container_log(name: str, otherwise: Path) -> Path:
     return folder / f"{name}.log"
 
 
-def image_command() -> list[str]:
-    """What the training image runs: `python -m training_containers train`, or OPPORTUNE_LOCAL_TRAIN_COMMAND."""
-    override = os.environ.get("OPPORTUNE_LOCAL_TRAIN_COMMAND")
-    return shlex.split(override) if override else [sys.executable, "-m", "training_containers", "train"]
+def image_command(kind: str) -> list[str]:
+    """What the image runs for `train` or `serve`, or OPPORTUNE_LOCAL_TRAIN_COMMAND and ..._SERVE_COMMAND."""
+    override = os.environ.get(f"OPPORTUNE_LOCAL_{kind.upper()}_COMMAND")
+    return shlex.split(override) if override else [sys.executable, "-m", "training_containers", kind]
 
 
 def image_env() -> dict[str, str]:
-    """The environment inside the image: this process's, with `python` being this interpreter."""
-    here = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ.get('PATH', '')}"}
+    """The environment inside the image: this machine's, with `python` being this interpreter, and no setting of ours.
+
+    What a container is to know, the call that starts it has to say.
+    """
+    path = (str(Path(sys.executable).parent), str(TOOLS), os.environ.get("PATH", ""))
+    kept = {MARK: os.environ[MARK]} if MARK in os.environ else {}  # by which the supervisor finds what is left
+    return clean_env(
+        {"PATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", **kept}
+    )

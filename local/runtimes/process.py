@@ -11,7 +11,9 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 PYTHON: Final = ROOT / ".venv313" / "bin" / "python"
 EMULATOR: Final = ROOT / ".tools" / "bin" / "aws-lambda-rie"
 #: what a user's own account or settings would change
-_FOREIGN: Final = ("AWS_", "AZURE_", "OPPORTUNE_", "PYTHON", "POWERTOOLS_", "IDENTITY_")
+_FOREIGN: Final = (
+    *("AWS_", "AZURE_", "AZUREML_", "SAGEMAKER_", "SM_", "OPPORTUNE_", "PYTHON", "POWERTOOLS_", "IDENTITY_", "MSI_"),
+)
 
 
 class FunctionError(Exception):

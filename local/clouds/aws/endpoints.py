@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError  # noqa: TID251 - plays the cloud, not a use case
+from botocore.exceptions import BotoCoreError, ClientError
 
 from local.clouds.aws.training import download
 from local.compat import running_variants, utcnow

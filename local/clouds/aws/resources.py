@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from botocore.exceptions import ClientError  # noqa: TID251
+from botocore.exceptions import ClientError
 
 from local.clouds.aws.sdk import ACCOUNT, REGION, client
 from shared.settings import Settings

@@ -14,7 +14,7 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any, Final
 
-from botocore.exceptions import BotoCoreError, ClientError  # noqa: TID251 - the cloud itself, not a use case
+from botocore.exceptions import BotoCoreError, ClientError
 
 from local.clouds.aws.sdk import client
 from local.compat import utcnow
