@@ -2,7 +2,7 @@
 # Fetch what the embedded clouds need beside Python into one folder, without root: install-tools.sh DIR
 #
 #   Azurite, osls (deploys to AWS)     from npm, pinned by package-lock.json
-#   prometheus, promtool, pushgateway  from PATH, else from the Debian/Ubuntu packages, unpacked into DIR
+#   prometheus, promtool               from PATH, else from the Debian/Ubuntu package, unpacked into DIR
 #
 # Everything ends up in DIR/bin. Doing it again is quick.
 set -euo pipefail
@@ -31,23 +31,15 @@ fi
 ln -sf ../node/node_modules/.bin/azurite "$dir/bin/azurite"
 ln -sf ../node/node_modules/.bin/osls "$dir/bin/osls"
 
-# --- Prometheus and Pushgateway ----------------------------------------------------------------------------------
-# Debian calls the gateway prometheus-pushgateway, everybody else pushgateway.
-link() { # link NAME CANDIDATE...: DIR/bin/NAME -> the first candidate found on PATH
-    local name=$1 found
-    shift
-    for candidate in "$@"; do
-        if found=$(command -v "$candidate"); then
-            ln -sf "$found" "$dir/bin/$name"
-            return 0
-        fi
-    done
-    return 1
+# --- Prometheus --------------------------------------------------------------------------------------------------
+link() { # link NAME: DIR/bin/NAME -> the one found on PATH
+    local found
+    found=$(command -v "$1") && ln -sf "$found" "$dir/bin/$1"
 }
-have() { [[ -x $dir/bin/prometheus && -x $dir/bin/promtool && -x $dir/bin/pushgateway ]]; }
+have() { [[ -x $dir/bin/prometheus && -x $dir/bin/promtool ]]; }
 
 link_all() {
-    link prometheus prometheus && link promtool promtool && link pushgateway pushgateway prometheus-pushgateway
+    link prometheus && link promtool
 }
 
 unpack_debian() {
@@ -55,28 +47,26 @@ unpack_debian() {
     local work=$dir/debian
     local own_lists=(-o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=)
     mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/root"
-    say "unpacking Debian's prometheus and prometheus-pushgateway into $dir"
+    say "unpacking Debian's prometheus into $dir"
     (
         cd "$work"
         rm -f ./*.deb
-        apt-get -qq download prometheus prometheus-pushgateway 2>/dev/null || {
+        apt-get -qq download prometheus 2>/dev/null || {
             # The machine's package lists are missing or stale, and without root only lists of our own can be fetched.
             apt-get -qq "${own_lists[@]}" update
-            apt-get -qq "${own_lists[@]}" download prometheus prometheus-pushgateway
+            apt-get -qq "${own_lists[@]}" download prometheus
         }
         for package in ./*.deb; do dpkg -x "$package" root; done
         rm -rf ./*.deb lists cache
     ) >&2 || return 1
     ln -sf ../debian/root/usr/bin/prometheus "$dir/bin/prometheus"
     ln -sf ../debian/root/usr/bin/promtool "$dir/bin/promtool"
-    ln -sf ../debian/root/usr/bin/prometheus-pushgateway "$dir/bin/pushgateway"
 }
 
 if ! have && ! link_all && ! unpack_debian; then
-    say "prometheus, promtool and pushgateway were not found on PATH, and no Debian packages could be fetched."
-    say "Install them (brew install prometheus; pushgateway from prometheus.io/download), put them on PATH,"
-    say "then: make install"
+    say "prometheus and promtool were not found on PATH, and no Debian package could be fetched."
+    say "Install them (brew install prometheus, or prometheus.io/download), put them on PATH, then: make install"
     exit 1
 fi
-have || { say "$dir/bin lacks prometheus, promtool or pushgateway; remove $dir and try again"; exit 1; }
-say "ready: azurite, osls, prometheus, promtool, pushgateway in $dir/bin"
+have || { say "$dir/bin lacks prometheus or promtool; remove $dir and try again"; exit 1; }
+say "ready: azurite, osls, prometheus, promtool in $dir/bin"

@@ -15,6 +15,11 @@ _OF: Final = 'service="$service"'
 _COLOURS: Final = {"aws": "orange", "azure": "blue"}
 
 
+def _control(metric: str, by: str = "cloud") -> str:
+    """What the control plane tells of the service; every HTTP function tells the same."""
+    return f"max by ({by}) ({metric}{{{_OF}}})"
+
+
 @dataclass(frozen=True, slots=True)
 class Panel:
     """One graph or number. `queries` are (PromQL, legend) pairs."""
@@ -45,7 +50,7 @@ ROWS: Final = (
             Panel("Exact match now", ((f"service:llm_accuracy:active{{{_OF}}}", ""),), "percentunit", "stat", 4, 5, 1),
             Panel(
                 "Retrains in 24 h",
-                ((f"sum(increase(llm_rl_redeploy_total{{{_OF}}}[1d])) or vector(0)", ""),),
+                ((f"max(increase(llm_rl_redeploy_total{{{_OF}}}[1d])) or vector(0)", ""),),
                 "none", "stat", 4, 5, help="Started by the policy, both clouds.",
             ),
             Panel(
@@ -65,9 +70,8 @@ ROWS: Final = (
             Panel(
                 "Retrains so far",
                 (
-                    # one series per job, pushed once: they are counted, a rate would miss each first sample
-                    (f"sum by (cloud) (llm_retrain_total{{{_OF}}})", "{{cloud}}"),
-                    (f"sum(llm_static_retrain_total{{{_OF}}})", "static baseline"),
+                    (f"sum by (cloud) ({_control('llm_retrain_total', 'cloud, status')})", "{{cloud}}"),
+                    (f"max(llm_static_retrain_total{{{_OF}}})", "static baseline"),
                 ),
                 "none", width=8, height=9,
             ),
@@ -101,8 +105,14 @@ ROWS: Final = (
         "Training and feedback",
         (
             Panel(
-                "Duration of the last retrain",
-                ((f"llm_retrain_duration_seconds{{{_OF}}}", "{{cloud}}"),),
+                "Mean duration of a retrain",
+                (
+                    (
+                        f"{_control('llm_retrain_duration_seconds_sum')} / "
+                        f"({_control('llm_retrain_duration_seconds_count')} > 0)",
+                        "{{cloud}}",
+                    ),
+                ),
                 "s", width=8,
             ),
             Panel(
@@ -117,6 +127,42 @@ ROWS: Final = (
                     (f"increase(llm_feedback_dropped_total{{{_OF}}}[15m])", "{{cloud}} lost pairs"),
                 ),
                 "none", width=8,
+            ),
+        ),
+    ),
+    Row(
+        "Is the control plane well?",
+        (
+            Panel(
+                "Decisions of the last 60 slots",
+                ((f"max by (action) (llm_decisions_recent{{{_OF}}})", "{{action}}"),),
+                "none", width=6,
+            ),
+            Panel(
+                "Jobs",
+                (
+                    (_control("llm_jobs_in_flight"), "{{cloud}} in flight"),
+                    (_control("llm_retrain_queue_depth"), "{{cloud}} queued"),
+                    (_control("llm_dead_letters"), "{{cloud}} dead letters"),
+                ),
+                "none", width=6,
+            ),
+            Panel(
+                "Spent today, and the budget",
+                (
+                    (f"max(llm_retrain_budget_spent_usd{{{_OF}}})", "spent"),
+                    (f"max(llm_retrain_budget_limit_usd{{{_OF}}})", "budget"),
+                ),
+                "currencyUSD", width=6,
+            ),
+            Panel(
+                "Routes, and what cannot be read",
+                (
+                    (_control("llm_route_healthy"), "{{cloud}} healthy"),
+                    (f"{_control('llm_control_plane_part_up', 'cloud, part')} == 0", "{{cloud}} {{part}} unreadable"),
+                    (f"max(llm_paused{{{_OF}}})", "paused"),
+                ),
+                "none", width=6, high=1,
             ),
         ),
     ),

@@ -1,5 +1,6 @@
-"""Prometheus recording rules and alerts over the metrics of the serving and training containers.
+"""Prometheus recording rules and alerts over the metrics of the serving containers and of the control plane.
 
+Both clouds' HTTP functions tell the same numbers of the control plane, so that a query takes their `max`.
 Names of recording rules are `service:<what>`; the dashboards read them, so that a graph and an alert never disagree.
 """
 
@@ -103,7 +104,7 @@ ALERTS: Final = (
     ),
     Alert(
         "OpportuneManyRetrains",
-        f"sum by (service) (increase(llm_rl_redeploy_total[1d])) > {MANY_RETRAINS_PER_DAY}",
+        f"max by (service) (increase(llm_rl_redeploy_total[1d])) > {MANY_RETRAINS_PER_DAY}",
         0,
         "warning",
         "{{ $labels.service }} was retrained {{ $value | humanize }} times in a day.",
@@ -116,6 +117,41 @@ ALERTS: Final = (
         "warning",
         "The clouds have served different versions of {{ $labels.service }} for half an hour.",
         "versions-differ",
+    ),
+    Alert(
+        "OpportuneMetricsSilent",
+        "max by (service, cloud) (last_over_time(llm_memory_usage_ratio[1d]))"
+        " unless on (service, cloud) llm_memory_usage_ratio",
+        10,
+        "critical",
+        "Nothing is written any more by the serving containers of {{ $labels.service }} on {{ $labels.cloud }}: "
+        "decisions are made without that cloud.",
+        "metrics-silent",
+    ),
+    Alert(
+        "OpportuneRetrainStuck",
+        "max by (service, cloud) (llm_retrain_overdue_seconds) > 0",
+        15,
+        "critical",
+        "A retrain of {{ $labels.service }} on {{ $labels.cloud }} is {{ $value | humanizeDuration }} beyond its "
+        "deadline; no other can begin.",
+        "retrain-stuck",
+    ),
+    Alert(
+        "OpportuneDeadLetters",
+        "max by (service, cloud) (llm_dead_letters) > 0",
+        5,
+        "warning",
+        "{{ $value | humanize }} messages of {{ $labels.service }} on {{ $labels.cloud }} could not be handled.",
+        "dead-letters",
+    ),
+    Alert(
+        "OpportuneControlPlaneUnreadable",
+        "max by (service, cloud, part) (llm_control_plane_part_up) == 0",
+        15,
+        "warning",
+        "{{ $labels.part }} of {{ $labels.service }} on {{ $labels.cloud }} cannot be read.",
+        "control-plane-unreadable",
     ),
 )
 

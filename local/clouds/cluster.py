@@ -4,7 +4,7 @@
         print(cluster.doors["aws"], cluster.prometheus_url)
 
 Per cloud: its services (moto, or Azurite and Azure ML), a serving process, a network in front of it, and a host that
-feeds the packaged functions in the cloud's own runtime. Beside them one Prometheus and one Pushgateway. Leaving the
+feeds the packaged functions in the cloud's own runtime. Beside them one Prometheus. Leaving the
 block ends everything.
 """
 
@@ -76,11 +76,6 @@ class Cluster:
         return self._url("prometheus")
 
     @property
-    def pushgateway_url(self) -> str:
-        """Where Pushgateway answers."""
-        return self._url("pushgateway")
-
-    @property
     def endpoint_urls(self) -> dict[Cloud, str]:
         """The serving endpoints as the functions see them: behind the network."""
         return {cloud: self._url(f"net-{cloud}") for cloud in CLOUDS}
@@ -129,7 +124,7 @@ class Cluster:
 
     def _start(self) -> None:
         names = [
-            *("aws", "blob", "queue", "table", "azureml", "prometheus", "pushgateway", "network"),
+            *("aws", "blob", "queue", "table", "azureml", "prometheus", "network"),
             *(f"{kind}-{cloud}" for kind in ("serve", "net", "host") for cloud in CLOUDS),
         ]
         self._ports = dict(zip(names, _ports(len(names)), strict=True))
@@ -172,11 +167,10 @@ class Cluster:
                 f"--control-port={p['network']}",
                 *routes,
             ),
-            *prometheus.services(
+            prometheus.service(
                 self._work / "prometheus",
                 port=p["prometheus"],
-                pushgateway_port=p["pushgateway"],
-                serving_ports=[p[f"serve-{cloud}"] for cloud in CLOUDS],
+                door_ports=[p[f"host-{cloud}"] for cloud in CLOUDS],
                 scrape_s=self._options.scrape_s,
                 slot_s=settings.slot_seconds,
             ),
@@ -234,7 +228,6 @@ class Cluster:
             "OPPORTUNE_AZUREML_TOKEN": secrets.token_hex(16),
             "OPPORTUNE_ADMIN_TOKEN": secrets.token_hex(16),
             "OPPORTUNE_PROMETHEUS_URL": self.prometheus_url,
-            "OPPORTUNE_PUSHGATEWAY_URL": self.pushgateway_url,
             "OPPORTUNE_AWS_ENDPOINT_URL": self._url("net-aws"),
             "OPPORTUNE_AZURE_ENDPOINT_URL": self._url("net-azure"),
             # Only this machine can ask; the observer and the report read every record.

@@ -1,4 +1,4 @@
-"""Prometheus and Pushgateway as services of a run."""
+"""Prometheus as a service of a run: serving containers write their metrics to it, the front doors' are scraped."""
 
 from __future__ import annotations
 
@@ -10,57 +10,62 @@ from typing import Any, Final
 from local.processes.supervisor import Service, http_ok, tool
 
 RULES: Final = Path(__file__).parents[2] / "infra" / "dashboards" / "prometheus" / "rules.yml"
+#: where it takes what containers write
+WRITE_PATH: Final = "/api/v1/write"
 #: like Prometheus' default of five minutes beside decision slots of one minute
 LOOKBACK_SLOTS: Final = 5.0
+#: the control plane changes once a slot, and a scrape of it reads the records of both clouds
+CONTROL_SLOTS: Final = 2.0
+SHORTEST_CONTROL_S: Final = 2.0
+#: Prometheus' own limit by default
+LONGEST_SCRAPE_S: Final = 10.0
 
 
-def config(serving_ports: Sequence[int], pushgateway_port: int, scrape_s: float) -> dict[str, Any]:
+def config(door_ports: Sequence[int], scrape_s: float, slot_s: float) -> dict[str, Any]:
     """Prometheus' configuration. JSON is YAML, so that none has to be written by hand."""
-    every = duration(scrape_s)
+    every_s = control_every_s(slot_s)
     return {
-        "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": duration(5 * scrape_s)},
+        "global": {"scrape_interval": duration(scrape_s), "evaluation_interval": duration(5 * scrape_s)},
         "rule_files": [str(RULES)],
         "scrape_configs": [
             {
-                "job_name": "opportune-serving",
-                "static_configs": [{"targets": [f"127.0.0.1:{port}" for port in serving_ports]}],
-            },
-            {
-                "job_name": "opportune-pushgateway",
-                # The pushed job and instance, not the gateway's.
+                "job_name": "opportune-control",
+                # what the functions call service and cloud, not what is known of the target
                 "honor_labels": True,
-                "static_configs": [{"targets": [f"127.0.0.1:{pushgateway_port}"]}],
+                "scrape_interval": duration(every_s),
+                "scrape_timeout": duration(min(every_s, LONGEST_SCRAPE_S)),
+                "static_configs": [{"targets": [f"127.0.0.1:{port}" for port in door_ports]}],
             },
         ],
     }
 
 
-def services(
-    folder: Path, *, port: int, pushgateway_port: int, serving_ports: Sequence[int], scrape_s: float, slot_s: float
-) -> list[Service]:
-    """Both programs, with their data below `folder`. Raises InvalidInputError when they are not installed."""
+def service(folder: Path, *, port: int, door_ports: Sequence[int], scrape_s: float, slot_s: float) -> Service:
+    """The program, with its data below `folder`; `scrape_s` is how often the containers' agents scrape them.
+
+    Raises:
+        InvalidInputError: it is not installed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "prometheus.json"
-    path.write_text(json.dumps(config(serving_ports, pushgateway_port, scrape_s), indent=2))
+    path.write_text(json.dumps(config(door_ports, scrape_s, slot_s), indent=2))
     here = f"127.0.0.1:{port}"
-    prometheus = [
+    lookback_s = max(5 * scrape_s, LOOKBACK_SLOTS * slot_s, 2 * control_every_s(slot_s))
+    command = [
         str(tool("prometheus")),
         f"--config.file={path}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={here}",
-        f"--query.lookback-delta={duration(max(5 * scrape_s, LOOKBACK_SLOTS * slot_s))}",
+        "--web.enable-remote-write-receiver",
+        f"--query.lookback-delta={duration(lookback_s)}",
         "--log.level=warn",
     ]
-    gateway = [
-        str(tool("pushgateway")),
-        f"--web.listen-address=127.0.0.1:{pushgateway_port}",
-        "--persistence.file=",  # Debian's build would use a file of the system's own gateway
-        "--log.level=warn",
-    ]
-    return [
-        Service("prometheus", prometheus, http_ok(f"http://{here}/-/ready")),
-        Service("pushgateway", gateway, http_ok(f"http://127.0.0.1:{pushgateway_port}/-/ready")),
-    ]
+    return Service("prometheus", command, http_ok(f"http://{here}/-/ready"))
+
+
+def control_every_s(slot_s: float) -> float:
+    """How often the front doors are scraped."""
+    return max(SHORTEST_CONTROL_S, CONTROL_SLOTS * slot_s)
 
 
 def duration(seconds: float) -> str:

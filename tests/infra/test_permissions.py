@@ -61,7 +61,7 @@ IMPLIED = {
 NAMED = {"s3:ListObjectsV2": "s3:ListBucket"}
 #: requests that are sent without a client: what gives them away -> action
 SENT = {
-    r'service="aps"': "aps:QueryMetrics",
+    r'"aps"': "aps:QueryMetrics",
     r"/invocations": "sagemaker:InvokeEndpoint",
     r"\bget_parameter\(": "ssm:GetParameter",
 }

@@ -1,3 +1,4 @@
+import functools
 import random
 import time
 
@@ -7,6 +8,7 @@ from functions.routing.inference import Inference, RouteCache
 from functions.routing.router import Router
 from functions.scheduling.tick import tick
 from functions.web.app import create_app
+from functions.web.control_metrics import control_metrics
 from shared.errors import UnavailableError
 from tests.fakes import MemoryInference
 
@@ -28,7 +30,8 @@ def browse(world, now, endpoints):
         client = MemoryInference(lambda *request: endpoints["answer"](*request))
         inference = Inference(routes, Router(time.monotonic, random.Random(1)), client)
         chosen = world.deps(max_body_bytes=2000, **settings).settings
-        return create_app(chosen, state, inference, lambda: now + 30).test_client()
+        page = functools.partial(control_metrics, world.deps())
+        return create_app(chosen, state, inference, page, lambda: now + 30).test_client()
 
     return make
 
@@ -159,7 +162,7 @@ def test_healthz_answers_without_any_dependency(browser):
     assert browser.get("/healthz").json == {"status": "ok", "service": "qa", "cloud": "aws"}
 
 
-RECORDS = ("/routes", "/decisions", "/decisions/decision-qa-20270115t080000", "/jobs")
+RECORDS = ("/routes", "/decisions", "/decisions/decision-qa-20270115t080000", "/jobs", "/metrics")
 
 
 @pytest.mark.parametrize("path", RECORDS)
@@ -179,6 +182,12 @@ def test_without_a_token_set_there_are_no_records(browse, path):
     refused = browse().get(path, headers={"Authorization": "Bearer "})
     assert refused.status_code == 404
     assert "OPPORTUNE_OPERATOR_TOKEN" in refused.json["error"]
+
+
+def test_the_control_planes_metrics_are_prometheus_text(browser, now):
+    page = browser.get("/metrics")
+    assert page.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert f'llm_decision_slot_timestamp_seconds{{service="qa"}} {now!r}\n' in page.text
 
 
 def test_users_need_no_token(browse):

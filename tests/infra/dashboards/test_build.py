@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from functions.web import control_metrics
 from infra.dashboards import build
 from infra.dashboards.build import files
 from infra.dashboards.grafana import COLUMNS, dashboard
@@ -117,6 +118,46 @@ def quality(values: str, version: str = "base") -> list[dict[str, str]]:
         ("OpportuneManyRetrains", "20h", [series("llm_rl_redeploy_total", "0+1x1500")], True),
         ("OpportuneManyRetrains", "20h", [series("llm_rl_redeploy_total", "3x1500")], False),
         ("OpportuneFeedbackLost", "20m", [series("llm_feedback_dropped_total", "0x10 5x10")], True),
+        # both clouds' functions tell the same
+        (
+            "OpportuneManyRetrains",
+            "20h",
+            [series("llm_rl_redeploy_total", "0+1x2000", instance=one, cloud="") for one in ("a", "b")],
+            True,
+        ),
+        (
+            "OpportuneManyRetrains",
+            "1500m",
+            [series("llm_rl_redeploy_total", "0x60 0+0.005x1600", instance=one, cloud="") for one in ("a", "b")],
+            False,
+        ),
+        ("OpportuneMetricsSilent", "50m", [series("llm_memory_usage_ratio", "0.5x30")], True),
+        ("OpportuneMetricsSilent", "50m", [series("llm_memory_usage_ratio", "0.5x60")], False),
+        # one container of two is gone: the cloud is not silent
+        (
+            "OpportuneMetricsSilent",
+            "50m",
+            [series("llm_memory_usage_ratio", f"0.5x{n}", instance=str(n)) for n in (30, 60)],
+            False,
+        ),
+        (
+            "OpportuneMetricsSilent",
+            "50m",
+            [series("llm_memory_usage_ratio", f"0.5x{n}", cloud=c) for n, c in ((30, "aws"), (60, "azure"))],
+            True,
+        ),
+        ("OpportuneRetrainStuck", "40m", [series("llm_retrain_overdue_seconds", "0x10 0+60x60")], True),
+        ("OpportuneRetrainStuck", "40m", [series("llm_retrain_overdue_seconds", "0x30 60x5 0x60")], False),
+        ("OpportuneDeadLetters", "20m", [series("llm_dead_letters", "0x5 2x20")], True),
+        ("OpportuneDeadLetters", "20m", [series("llm_dead_letters", "0x30")], False),
+        ("OpportuneControlPlaneUnreadable", "40m", [series("llm_control_plane_part_up", "0x60", part="jobs")], True),
+        # the other cloud's function reads it
+        (
+            "OpportuneControlPlaneUnreadable",
+            "40m",
+            [series("llm_control_plane_part_up", f"{up}x60", part="jobs", instance=str(up)) for up in (0, 1)],
+            False,
+        ),
         (
             "OpportuneVersionsDiffer",
             "60m",
@@ -139,6 +180,15 @@ def test_every_metric_is_one_that_the_project_exports() -> None:
     for expr in [*expressions(), *(r.expr for r in RECORDINGS), *(a.expr for a in ALERTS)]:
         for name in re.findall(r"(?:service[a-z_]*:)?llm_[a-z0-9_]+(?::[a-z0-9]+)?", expr):
             assert name in known or re.sub(r"_(bucket|sum|count|total)$", "", name) in known, name
+
+
+def test_what_both_functions_tell_is_never_added_up() -> None:
+    told = re.findall(r"^\| (llm_\w+)", control_metrics.__doc__ or "", re.MULTILINE)
+    assert len(told) > 15
+    for expr in [*expressions(), *(a.expr for a in ALERTS)]:
+        for metric in told:
+            for found in re.finditer(rf"\b{metric}(_sum|_count)?\b", expr):
+                assert re.search(r"\bmax ?(by \([\w, ]+\) )?\((increase\()?$", expr[: found.start()]), expr
 
 
 def test_panels_fill_the_grid_without_overlap() -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 import requests
@@ -23,13 +24,13 @@ from botocore.credentials import Credentials
 
 from local.processes.supervisor import tool
 from shared.adapters.aws.session import AwsSession
-from shared.adapters.metric_proofs import Identities, Signature
+from shared.adapters.metric_proofs import Identities, Signature, signed_for
 from shared.adapters.prometheus import PrometheusMetrics
 from shared.adapters.prometheus_store import PrometheusStore
 from shared.contracts import MetricWindow, Series
-from shared.errors import ConfigurationError, MetricsUnavailableError
+from shared.errors import ConfigurationError, MetricsUnavailableError, UnavailableError
 from shared.promql import METRICS
-from shared.settings import MetricStore
+from shared.settings import MetricStore, Settings
 
 EXPOSED = """# TYPE llm_bleu gauge
 llm_bleu{service="qa",cloud="aws",model_version="v1"} 0.75
@@ -44,6 +45,13 @@ llm_request_latency_seconds_count{service="qa",cloud="aws",model_version="v1"} C
 llm_bleu{service="other",cloud="aws",model_version="v1"} 0.1
 """
 
+
+_PAIRS = 'llm_feedback_window_pairs{{service="{}",cloud="{}",model_version="v1"}} {}\n'
+PAIRS = {
+    "two": _PAIRS.format("two", "aws", 30) + _PAIRS.format("two", "azure", 10),
+    "half": _PAIRS.format("half", "aws", 30),
+    "plain": "",
+}
 
 #: of more services, by the path they are scraped at
 PAGES = {
@@ -64,6 +72,27 @@ llm_request_latency_seconds_count{service="idle",cloud="aws"} 7
     "/new": """llm_cpu_utilisation_ratio{service="new",cloud="aws"} 0.5
 llm_memory_usage_ratio{service="new",cloud="aws"} 0.5
 """,
+    # both clouds, three containers; in `half` one cloud does not say of how many answers its mean is, in `plain` none
+    **{
+        f"/{service}": f"""llm_cpu_utilisation_ratio{{service="{service}",cloud="aws",instance="a"}} 0.9
+llm_cpu_utilisation_ratio{{service="{service}",cloud="aws",instance="b"}} 0.6
+llm_cpu_utilisation_ratio{{service="{service}",cloud="azure",instance="c"}} 0.3
+llm_memory_usage_ratio{{service="{service}",cloud="aws"}} 0.5
+llm_memory_usage_ratio{{service="{service}",cloud="azure"}} 0.25
+llm_requests_total{{service="{service}",cloud="aws",status="200"}} COUNT
+llm_requests_total{{service="{service}",cloud="azure",status="200"}} SUM
+llm_request_latency_seconds_sum{{service="{service}",cloud="aws"}} SUM
+llm_request_latency_seconds_sum{{service="{service}",cloud="azure"}} COUNT
+llm_request_latency_seconds_count{{service="{service}",cloud="aws"}} COUNT
+llm_request_latency_seconds_count{{service="{service}",cloud="azure"}} SUM
+llm_bleu{{service="{service}",cloud="aws",model_version="v1"}} 0.75
+llm_bleu{{service="{service}",cloud="azure",model_version="v1"}} 0.25
+llm_accuracy{{service="{service}",cloud="aws",model_version="v1"}} 0.5
+llm_accuracy{{service="{service}",cloud="azure",model_version="v1"}} 0.125
+{pairs}llm_rl_redeploy_total{{service="{service}"}} 7
+"""
+        for service, pairs in PAIRS.items()
+    },
     "/gone": """llm_cpu_utilisation_ratio{service="gone",cloud="aws"} 0.5
 """,
 }
@@ -93,10 +122,14 @@ def scraped(asked: Any) -> tuple[int, bytes, dict[str, str]]:
     if asked.path in PAGES:
         GONE["asked"] += asked.path == "/gone"
         status = 503 if asked.path == "/gone" and GONE["asked"] > 8 else 200
-        return status, PAGES[asked.path].encode(), {"Content-Type": "text/plain"}
+        return status, _counting(PAGES[asked.path]), {"Content-Type": "text/plain"}
+    return 200, _counting(EXPOSED), {"Content-Type": "text/plain"}
+
+
+def _counting(text: str) -> bytes:
     requests_so_far = int(time.time() * 10)  # a quarter of a second each
-    page = EXPOSED.replace("SUM", str(requests_so_far / 4)).replace("COUNT", str(requests_so_far))
-    return 200, page.encode(), {"Content-Type": "text/plain"}
+    page = text.replace("SUM", str(requests_so_far / 4)).replace("COUNT", str(requests_so_far))
+    return page.encode()
 
 
 def over(
@@ -104,6 +137,12 @@ def over(
 ) -> PrometheusMetrics:
     """The metrics of one store."""
     return PrometheusMetrics(service, [PrometheusStore(MetricStore(url, **place), identities, timeout_s)])
+
+
+def per_cloud(service: str, aws: str, azure: str, *, timeout_s: float = 5.0, **place: Any) -> PrometheusMetrics:
+    """The metrics of one store per cloud."""
+    places = (MetricStore(aws, cloud="aws", **place), MetricStore(azure, cloud="azure", **place))
+    return PrometheusMetrics(service, [PrometheusStore(one, timeout_s=timeout_s) for one in places])
 
 
 def free_port() -> int:
@@ -209,6 +248,131 @@ def test_each_clouds_latency_and_last_sign_of_life(prometheus: str) -> None:
     later = source.served(now + 600, 1.0)
     assert later["aws"].latency_s is None
     assert later["aws"].seen_s == pytest.approx(now, abs=5.0)
+
+
+# --- one store per cloud
+
+
+def scraped_for(prometheus: str, service: str, seconds: float) -> float:
+    """The moment at which the service has been scraped for so long."""
+    deadline = time.monotonic() + 60
+    while True:
+        now = time.time()
+        try:
+            times = over(prometheus, service).window(now - 20, now, 0.5, ["latency"]).series["latency"].timestamps_s
+        except MetricsUnavailableError:
+            times = ()
+        if times and times[-1] - times[0] >= seconds:
+            return times[-1]
+        assert time.monotonic() < deadline, "Prometheus scraped nothing"
+        time.sleep(0.3)
+
+
+@pytest.mark.parametrize("service", PAIRS)
+def test_two_stores_say_what_one_with_both_clouds_says(prometheus: str, service: str) -> None:
+    end = scraped_for(prometheus, service, 3.0) - 1.0  # nothing is added there any more
+    one = over(prometheus, service).window(end - 2, end, 0.5)
+    two = per_cloud(service, prometheus, prometheus).window(end - 2, end, 0.5)
+    assert not one.silent and not two.silent
+    for name, series in one.series.items():
+        assert two.series[name].timestamps_s == series.timestamps_s, name
+        assert two.series[name].values == pytest.approx(series.values, rel=1e-12), name
+    last = {name: series.values[-1] for name, series in two.series.items() if series.values}
+    assert last["cpu"] == pytest.approx(0.6), "of three containers, not of two clouds"
+    assert last["redeploys"] == 7, "told twice, counted once"
+    quality = {"two": 0.625, "half": 0.75, "plain": 0.5}[service]
+    assert last["bleu"] == pytest.approx(quality)
+    # four times as many requests at a quarter of a second as at four seconds
+    assert last["request_rate"] == pytest.approx(12.5, rel=0.3)
+    assert last["latency"] == pytest.approx((0.25 * 10 + 4 * 2.5) / 12.5, rel=0.05)
+
+
+def test_a_silent_store_is_a_missing_cloud_and_not_zero(prometheus: str) -> None:
+    end = scraped_for(prometheus, "two", 2.0)
+    source = per_cloud("two", prometheus, f"http://127.0.0.1:{free_port()}", timeout_s=2.0)
+    window = source.window(end - 2, end, 0.5)
+    assert set(window.silent) == {"azure"} and "did not answer" in window.silent["azure"]
+    assert set(window.series["cpu"].values) == {0.75} and set(window.series["bleu"].values) == {0.75}
+    assert window.series["latency"].values[-1] == pytest.approx(0.25, rel=0.01)
+    assert source.explained(window) == window, "nothing is missing, and who did not answer is not asked again"
+    served = source.served(end, 1.0)
+    assert served["aws"].latency_s == pytest.approx(0.25, rel=0.01) and "azure" not in served
+
+
+def test_a_store_without_its_clouds_samples_is_silent_too(prometheus: str, http_server: Callable[..., Any]) -> None:
+    end = scraped_for(prometheus, "two", 2.0)
+    with http_server(Always().answer) as nothing:
+        source = per_cloud("two", prometheus, nothing)
+        window = source.window(end - 2, end, 0.5)
+        assert "no llm_memory_usage_ratio of the last 3 slots" in window.silent["azure"]
+        told = source.explained(window)
+    assert "is the serving container scraped?" in told.silent["azure"] and not told.missing
+
+
+def test_two_silent_stores_are_one_error_that_names_both() -> None:
+    urls = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    source = per_cloud("qa", *urls, timeout_s=1.0)
+    for ask in (lambda: source.window(0, 60, 60), lambda: source.served(60, 60)):
+        with pytest.raises(MetricsUnavailableError) as failure:
+            ask()
+        for words in (*urls, "aws: ", "azure: "):
+            assert words in str(failure.value)
+
+
+def test_what_is_missing_everywhere_is_told_cloud_by_cloud(prometheus: str, http_server: Callable[..., Any]) -> None:
+    now = scraped_for(prometheus, "two", 2.0)
+    with http_server(Always(503, b"{}").answer) as busy:
+        source = per_cloud("idle", prometheus, busy, timeout_s=2.0)
+        told = source.explained(source.window(now - 5, now, 0.5)).missing["latency"]
+    assert told.startswith("aws: no requests: ") and f"; azure: Prometheus at {busy} did not answer: HTTP 503" in told
+
+
+def test_the_stores_are_asked_side_by_side_each_within_its_time() -> None:
+    with dripping(0.3) as first, dripping(0.3) as second:
+        source = per_cloud("qa", first, second, timeout_s=1.0)
+        begun = time.monotonic()
+        with pytest.raises(MetricsUnavailableError, match=r"aws: no whole answer.*azure: no whole answer"):
+            source.window(0, 60, 60)
+        assert time.monotonic() - begun < 1.8
+
+
+def test_a_slow_store_does_not_take_the_other_one_away(http_server: Callable[..., Any]) -> None:
+    server = Always()
+    with dripping(0.3) as slow, http_server(server.answer) as url:
+        window = per_cloud("qa", slow, url, timeout_s=0.5).window(0, 60, 60, ["bleu"])
+    assert window.silent == {"aws": f"Prometheus at {slow} did not answer: no whole answer within 0.5 s"}
+
+
+def test_each_store_is_asked_for_its_own_cloud_alone(http_server: Callable[..., Any]) -> None:
+    aws, azure = Always(), Always()
+    with http_server(aws.answer) as first, http_server(azure.answer) as second:
+        source = per_cloud("qa", first, second, token="t0k")
+        source.explained(source.window(0, 60, 60))
+        source.served(60, 60)
+    for server, cloud in ((aws, "aws"), (azure, "azure")):
+        assert len(server.seen) == 3
+        for asked in server.seen:
+            (query,) = parse_qs(asked.body.decode())["query"]
+            assert query.count('service="qa"') == query.count(f'service="qa", cloud=~"{cloud}|"') > 0
+
+
+def test_the_settings_name_one_store_or_one_per_cloud() -> None:
+    env = {"OPPORTUNE_PROMETHEUS_URL": "http://one:9090", "OPPORTUNE_PROMETHEUS_TOKEN": "t0k"}
+    assert Settings.from_env(env).metric_stores() == (MetricStore("http://one:9090", "bearer", "t0k"),)
+    env |= {
+        "OPPORTUNE_PROMETHEUS_URL_AWS": "https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-1",
+        "OPPORTUNE_PROMETHEUS_AUTH_AWS": "sigv4",
+        "OPPORTUNE_PROMETHEUS_URL_AZURE": "https://metrics.example",
+        "OPPORTUNE_PROMETHEUS_TOKEN_AZURE": "other",
+    }
+    settings = Settings.from_env(env)
+    aws, azure = settings.metric_stores()
+    assert (aws.cloud, aws.auth) == ("aws", "sigv4") and aws.variable("URL") == "OPPORTUNE_PROMETHEUS_URL_AWS"
+    assert (azure.cloud, azure.auth, azure.token) == ("azure", "bearer", "other")
+    assert settings.asking("http://here").metric_stores() == (MetricStore("http://here", "bearer", "t0k"),)
+    assert "other" not in str(settings.redacted())
+    with pytest.raises(ConfigurationError, match="allowed: none, bearer, basic, sigv4, entra"):
+        Settings.from_env({"OPPORTUNE_PROMETHEUS_AUTH_AZURE": "sig"})
 
 
 def test_a_month_is_fetched_in_parts(prometheus: str) -> None:
@@ -324,6 +488,53 @@ def test_the_workspaces_region_counts_not_the_functions(amazon: Amazon) -> None:
     url = "https://aps-workspaces.us-west-2.amazonaws.com/workspaces/ws-1/api/v1/query"
     request = requests.Request("POST", url, data={"query": "up or vector(1)"}).prepare()
     assert "/us-west-2/aps/aws4_request" in Signature(AwsSession())(request).headers["Authorization"]
+
+
+@pytest.mark.parametrize(
+    ("url", "signed"),
+    [
+        ("https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-1", ("aps", "eu-west-1")),
+        ("https://aps-workspaces-fips.us-gov-west-1.amazonaws.com/workspaces/ws-1", ("aps", "us-gov-west-1")),
+        ("https://monitoring.eu-central-1.amazonaws.com", ("monitoring", "eu-central-1")),
+        ("https://prometheus.example.com", ("aps", "")),
+    ],
+)
+def test_the_address_says_which_service_a_signature_is_for(url: str, signed: tuple[str, str]) -> None:
+    assert signed_for(url) == signed
+
+
+def test_the_service_of_a_signature_can_be_said(amazon: Amazon) -> None:
+    request = requests.Request("POST", f"{amazon.url}/api/v1/query", data={"query": "up"}).prepare()
+    signed = Signature(AwsSession(), "monitoring")(request).headers["Authorization"]
+    assert "/eu-central-1/monitoring/aws4_request" in signed
+
+
+def test_the_azure_identity_proves_each_query(http_server: Callable[..., Any]) -> None:
+    server, scopes = Always(), []
+
+    def token(scope: str) -> str:
+        scopes.append(scope)
+        return f"t0k-{len(scopes)}"
+
+    with http_server(server.answer) as url:
+        source = over(url, "qa", auth="entra", token="unused", identities=Identities(entra_token=token))
+        source.window(0, 60, 60)
+        source.served(60, 60)
+        assert [asked.headers["Authorization"] for asked in server.seen] == ["Bearer t0k-1", "Bearer t0k-2"]
+        assert set(scopes) == {"https://prometheus.monitor.azure.com/.default"}
+        server.told = 403, b"{}"
+        with pytest.raises(MetricsUnavailableError, match="role Monitoring Data Reader") as failure:
+            source.window(0, 60, 60)
+    assert "t0k" not in str(failure.value)
+
+
+def test_no_azure_identity_is_no_metrics_and_says_what_to_do() -> None:
+    def token(scope: str) -> str:
+        raise UnavailableError("Microsoft Entra", "no token; run `az login`")
+
+    source = over("http://127.0.0.1:9", "qa", auth="entra", identities=Identities(entra_token=token))
+    with pytest.raises(MetricsUnavailableError, match="az login"):
+        source.window(0, 60, 60)
 
 
 def test_without_an_identity_it_says_what_to_do(amazon: Amazon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -454,6 +665,20 @@ def test_user_and_password_of_the_address_are_used_and_never_shown(http_server: 
     with pytest.raises(MetricsUnavailableError) as failure:
         over(f"http://reader:s3cr3t@127.0.0.1:{free_port()}", "qa").window(0, 60, 60)
     assert "s3cr3t" not in str(failure.value) and "reader" not in str(failure.value)
+
+
+def test_user_and_password_may_be_the_token(http_server: Callable[..., Any]) -> None:
+    server = Always()
+    with http_server(server.answer) as url:
+        over(url, "qa", auth="basic", token="reader:p:w").window(0, 60, 60)
+    assert server.seen[0].headers["Authorization"] == "Basic " + base64.b64encode(b"reader:p:w").decode()
+
+
+@pytest.mark.parametrize("token", ["", "s3cr3t"])
+def test_basic_without_user_and_password_is_a_wrong_setting(token: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"OPPORTUNE_PROMETHEUS_TOKEN_AZURE is .*user:password") as failure:
+        over("http://host", "qa", auth="basic", token=token, cloud="azure")
+    assert "s3cr3t" not in str(failure.value)
 
 
 @pytest.mark.parametrize(
