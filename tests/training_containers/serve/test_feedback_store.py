@@ -12,7 +12,8 @@ import pytest
 from shared.contracts import FeedbackPair, decode
 from shared.errors import ConfigurationError, UnavailableError
 from shared.settings import Settings
-from training_containers.serve.feedback_store import DirectorySink, FeedbackWriter, open_sink
+from training_containers.object_store import FolderObjects, open_store
+from training_containers.serve.feedback_store import FeedbackWriter
 
 
 class Counted:
@@ -31,7 +32,7 @@ class Counted:
         self.dropped_pairs += pairs
 
 
-class Flaky(DirectorySink):
+class Flaky(FolderObjects):
     """A folder that can be switched off; it also loses answers of writes that did succeed."""
 
     def __init__(self, root: Path) -> None:
@@ -161,14 +162,14 @@ def test_few_pairs_are_written_when_the_time_is_up_and_the_rest_at_the_end(sink:
 
 
 def test_a_folder_address_is_a_folder(tmp_path: Path) -> None:
-    open_sink(f"dir:{tmp_path}/deep", Settings()).put("feedback/aws/x.jsonl", b"1")
+    open_store(f"dir:{tmp_path}/deep", Settings()).put("feedback/aws/x.jsonl", b"1")
 
     assert (tmp_path / "deep/feedback/aws/x.jsonl").read_bytes() == b"1"
 
 
 def test_an_unwritable_folder_is_a_failed_write_not_a_crash(tmp_path: Path, counted: Counted) -> None:
     (tmp_path / "file").write_text("not a folder")
-    writer = FeedbackWriter(DirectorySink(tmp_path / "file"), "aws", counted, every_s=3600)
+    writer = FeedbackWriter(FolderObjects(tmp_path / "file"), "aws", counted, every_s=3600)
     writer.append(_pair(1))
 
     assert not writer.flush()
@@ -179,7 +180,7 @@ def test_an_unwritable_folder_is_a_failed_write_not_a_crash(tmp_path: Path, coun
 @pytest.mark.parametrize("address", ["", "dir:", "/plain/path", "s3://", "gs://bucket", "azure-blob:", "ftp:x"])
 def test_another_address_is_refused_with_the_known_forms(address: str) -> None:
     with pytest.raises(ConfigurationError, match="allowed: dir:PATH, s3://bucket/prefix, azure-blob:container/prefix"):
-        open_sink(address, Settings())
+        open_store(address, Settings())
 
 
 def test_an_s3_address_is_a_bucket_and_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +196,6 @@ def test_an_s3_address_is_a_bucket_and_a_prefix(monkeypatch: pytest.MonkeyPatch)
     with mock_aws():
         session = AwsSession()
         session.client("s3").create_bucket(Bucket="opportune")
-        open_sink("s3://opportune/data", Settings()).put("feedback/aws/x.jsonl", b"1")
+        open_store("s3://opportune/data", Settings()).put("feedback/aws/x.jsonl", b"1")
 
         assert S3Objects(session, "opportune").get("data/feedback/aws/x.jsonl") == b"1"
