@@ -6,13 +6,6 @@ BIN := $(VENV)/bin
 WORKERS ?= auto
 READY := $(VENV)/.installed .tools/.installed
 
-# of `make deploy-aws` and `make deploy-azure`
-STAGE ?= dev
-REGION ?= eu-west-1
-GROUP ?= opportune
-LOCATION ?= westeurope
-export STAGE REGION GROUP LOCATION PARAMS APP
-
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-fast check package results deploy-aws deploy-azure lock clean
 
@@ -55,11 +48,11 @@ test-fast: check ## in two minutes: no emulated clouds, nothing slow
 results: $(READY) ## docs/results.md, its pictures and the README's numbers, from benchmarks/results/*.json
 	@$(BIN)/python -m benchmarks.results
 
-deploy-aws: $(READY) ## STAGE=dev REGION=eu-west-1 PARAMS="service=qa prometheusUrl=https://…"; docs/deploy-aws.md
-	@scripts/deploy-aws.sh
+deploy-aws: $(READY) ## STAGE=dev PARAMS="service=qa alarmEmail=…"; ./opportune deploy aws --help
+	@$(BIN)/opportune deploy aws --stage $(or $(STAGE),dev) $(foreach one,$(PARAMS),--set '$(one)')
 
-deploy-azure: $(READY) ## GROUP=opportune LOCATION=westeurope PARAMS="…", or APP=… for the functions alone; docs/deploy-azure.md
-	@scripts/deploy-azure.sh
+deploy-azure: $(READY) ## STAGE=dev GROUP=opportune PARAMS="service=qa …"; ./opportune deploy azure --help
+	@$(BIN)/opportune deploy azure --stage $(or $(STAGE),dev) --group $(or $(GROUP),opportune) $(foreach one,$(PARAMS),--set '$(one)')
 
 lock: $(READY) ## after editing the dependencies: pin them again
 	@scripts/lock.sh $(VENV)

@@ -13,20 +13,22 @@ import click
 import urllib3
 
 from cli.clouds import deployment, service_option
+from cli.doctor_clouds import NotCheckedError, WarnedError
+from cli.doctor_clouds import checks as cloud_checks
 from cli.main import DONE, PARTLY
 from cli.output import emit, json_option, say
 from shared.addresses import shown
 from shared.contracts import Cloud
 from shared.deadline import bounded
 from shared.errors import ConfigurationError, NoSamplesError, OpportuneError, UnavailableError
-from shared.ports import CloudServices
 from shared.settings import MetricStore, Settings
-from shared.state import State
 
 #: a clock further off than this puts a decision into the wrong slot, and breaks request signatures
 MOST_SKEW_S: Final = 30.0
 #: how long its clock is waited for
 CLOCK_S: Final = 5.0
+#: and any one check
+CHECK_S: Final = 30.0
 #: what makes a cloud take part
 VARIABLE: Final[dict[Cloud, str]] = {"aws": "AWS_REGION", "azure": "OPPORTUNE_AZURE_STORAGE_ACCOUNT"}
 
@@ -35,22 +37,26 @@ VARIABLE: Final[dict[Cloud, str]] = {"aws": "AWS_REGION", "azure": "OPPORTUNE_AZ
 @service_option
 @json_option
 def doctor(service: str | None, as_json: bool) -> None:
-    """Check settings, credentials, Prometheus, queues, tables, training service, endpoint, policy and clock.
+    """Check everything that the loop needs on each configured cloud; each line is ok, or says what to do.
 
-    Reads only. Exits with 1 when something is not ok.
+    Settings, policy, clock and metrics; per cloud the stores and queues, the training service, endpoint, release,
+    instances and labels, prices, image, roles, quotas and whether alarms reach somebody. What you may not look at is
+    said to be not checked.
+
+    Reads only. Exits with 1 when something is missing; a warning alone is none.
 
     \b
     Example: opportune doctor --service qa
     """
     settings, clouds = deployment(service)
-    checks = {
+    checks: dict[str, Callable[[], str]] = {
         "settings": lambda: f"service {settings.service}, mode {settings.mode}",
         "policy": lambda: _policy(settings),
         "clock": lambda: _clock(settings),
         "metrics": lambda: _metrics(settings),
     }
     for cloud, services in clouds.items():
-        checks |= {f"{cloud} {name}": check for name, check in _checks(services, settings).items()}
+        checks |= {f"{cloud} {name}": check for name, check in cloud_checks(services, settings).items()}
     told = [_told(name, check, as_json) for name, check in checks.items()]
     missing = {cloud: f"set {variable}" for cloud, variable in VARIABLE.items() if cloud not in clouds}
     for cloud, advice in missing.items():
@@ -61,49 +67,25 @@ def doctor(service: str | None, as_json: bool) -> None:
     sys.exit(DONE if ok else PARTLY)
 
 
+#: what a line begins with
+_MARKS: Final = {"ok": "ok  ", "warning": "WARN", "failed": "FAIL", "not checked": "--  "}
+
+
 def _told(name: str, check: Callable[[], str], as_json: bool) -> dict[str, Any]:
-    """The check's outcome, printed."""
+    """The check's outcome, printed. What one of them does not foresee does not stop the others."""
+    level = "ok"
     try:
-        found = {"name": name, "ok": True, "says": check()}
+        says = bounded(name, CHECK_S, check)
+    except WarnedError as exc:
+        level, says = "warning", str(exc)
+    except NotCheckedError as exc:
+        level, says = "not checked", str(exc)
     except OpportuneError as exc:
-        found = {"name": name, "ok": False, "says": str(exc)}
-    say(f"{'ok  ' if found['ok'] else 'FAIL'}  {name}: {found['says']}", as_json)
-    return found
-
-
-def _checks(services: CloudServices, settings: Settings) -> dict[str, Callable[[], str]]:
-    """One read per service of a cloud."""
-
-    def table() -> str:
-        paused = State(services.documents).control(settings.service).paused
-        return "answers" + (", retraining is PAUSED: `opportune resume`" if paused else "")
-
-    def dead() -> str:
-        count = services.queue.dead_letter_count()
-        return f"{count} messages" + (", see `opportune redrive --dry-run`" if count else "")
-
-    def objects() -> str:
-        next(iter(services.objects.entries("feedback/")), None)
-        return "answers"
-
-    def training() -> str:
-        services.training.status("opportune-doctor")
-        return "answers"
-
-    def endpoint() -> str:
-        host = services.host.state()
-        if not host.version:
-            return "nothing serves yet; the first accepted model makes it"
-        return f"serves {host.version} at {shown(host.url)}" + ("" if host.healthy else f", not healthy: {host.reason}")
-
-    return {
-        "table": table,
-        "queue": lambda: f"{services.queue.depth()} jobs wait",
-        "dead letters": dead,
-        "objects": objects,
-        "training service": training,
-        "endpoint": endpoint,
-    }
+        level, says = "failed", str(exc)
+    except Exception as exc:
+        level, says = "failed", f"could not be checked: {type(exc).__name__}: {' '.join(str(exc).split())[:300]}"
+    say(f"{_MARKS[level]}  {name}: {says}", as_json)
+    return {"name": name, "ok": level != "failed", "level": level, "says": says}
 
 
 def _policy(settings: Settings) -> str:
@@ -140,7 +122,7 @@ def _clock_of(place: MetricStore) -> str:
 
 
 def _metrics(settings: Settings) -> str:
-    from policy.observation.live import METRICS, window_of
+    from policy.observation.live import METRICS, REQUIRED, window_of
     from shared.adapters.prometheus import metrics_of
 
     places = settings.metric_stores()
@@ -154,6 +136,10 @@ def _metrics(settings: Settings) -> str:
     missing = [name for name in METRICS if not window.series.get(name) or not window.series[name].values]
     if len(missing) == len(METRICS):
         raise NoSamplesError(f"any metric of service {settings.service!r}", next(iter(window.missing.values()), ""))
+    needed = [name for name in missing if name in REQUIRED]
+    if needed:
+        why = {name: window.missing.get(name, "") for name in needed}
+        raise NoSamplesError(needed[0], "; ".join(f"{name}: {words}" for name, words in why.items() if words))
     told = [name + (f" ({window.missing[name]})" if name in window.missing else "") for name in missing]
     if window.silent:
         silent = "; ".join(f"{cloud}: {why}" for cloud, why in window.silent.items())

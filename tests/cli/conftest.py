@@ -57,6 +57,8 @@ def two_clouds(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, CloudServi
     monkeypatch.setenv("OPPORTUNE_AZURE_STORAGE_ACCOUNT", "store")
     monkeypatch.setenv("OPPORTUNE_SERVICE", "ops")
     monkeypatch.setattr("cli.clouds.cloud_services", lambda cloud, _: clouds[cloud])
+    monkeypatch.setattr("cli.doctor_clouds.endpoint_setup", lambda cloud, _: Unreachable())
+    monkeypatch.setattr("cli.doctor_clouds.account", lambda cloud, _: {})
     yield clouds
 
 

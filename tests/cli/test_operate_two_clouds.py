@@ -93,7 +93,7 @@ def test_doctor_in_json_has_every_line(typed, azure_away, monkeypatch) -> None:
     told = json.loads(done.stdout)
     checks = {one["name"]: one for one in told["checks"]}
     assert told["ok"] is False
-    assert checks["aws table"] == {"name": "aws table", "ok": True, "says": "answers"}
+    assert checks["aws table"] == {"name": "aws table", "ok": True, "level": "ok", "says": "answers"}
     assert checks["aws dead letters"]["says"] == "0 messages"
     assert checks["azure table"]["ok"] is False
     assert "ok    aws table: answers" in done.stderr

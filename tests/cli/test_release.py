@@ -23,11 +23,12 @@ from tests.fakes import MemoryObjects
 
 
 def manifest(version: str, files: dict[str, bytes]) -> ModelManifest:
+    hashes = {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()}
     scores = {"bleu1": 0.5, "exact_match": 0.5, "f1": 0.5, "rouge_l": 0.5, "examples": 9}
     plain: dict[str, Any] = dict.fromkeys(("parent_version", "job_id", "base_model"), "none") | {
         "service": "ops", "model_version": version, "trace_id": "0" * 32, "created_s": 1.0, "data_start_s": 0.0,
         "data_end_s": 1.0, "data_sha256": "0" * 64, "train_examples": 0, "eval_sha256": "0" * 64, "candidate": scores,
-        "serving": None, "duration_s": 1.0, "files": {name: hashlib.sha256(raw).hexdigest() for name, raw in files.items()},
+        "serving": None, "duration_s": 1.0, "files": hashes,
     }  # fmt: skip
     return msgspec.convert(plain, ModelManifest)
 
@@ -65,7 +66,7 @@ class Containers:
         found = self.states[0]
         if len(self.states) > 1 and self.created:
             self.states.pop(0)
-        self.follows = self.follows or found.ready and not found.lacks
+        self.follows = self.follows or (found.ready and not found.lacks)
         return found
 
     def create(self) -> None:

@@ -55,9 +55,19 @@ class Workspace:
             NotFoundError: 404, in Azure's own words.
             RefusedError, CapacityError, UnavailableError: any other status of 300 and up, or no answer to make use of.
         """
-        what = f"Azure ML {resource}"
+        return self._called(f"Azure ML {resource}", method, f"{self.path}/{resource}", body, API_VERSION)
+
+    def group(self, resource: str, api_version: str) -> dict[str, Any]:
+        """GET of another resource of the workspace's resource group. Raises as `call` does."""
+        return self._called(
+            f"Azure {resource}", "GET", f"{self.path.partition('/providers/')[0]}/{resource}", None, api_version
+        )
+
+    def _called(
+        self, what: str, method: str, path: str, body: dict[str, Any] | None, api_version: str
+    ) -> dict[str, Any]:
         with answered(what, conditional=False):
-            answer = self._answer(method, resource, body)
+            answer = self._answer(method, path, body, api_version)
         if not answer.content:
             return {}
         try:
@@ -65,13 +75,11 @@ class Workspace:
         except (ValueError, TypeError) as exc:
             raise UnavailableError(what, "the answer is not a JSON object") from exc
 
-    def _answer(self, method: str, resource: str, body: dict[str, Any] | None) -> Any:
+    def _answer(self, method: str, path: str, body: dict[str, Any] | None, api_version: str) -> Any:
         from azure.core.exceptions import HttpResponseError
         from azure.core.rest import HttpRequest
 
-        request = HttpRequest(
-            method, f"{self._url}{self.path}/{resource}", params={"api-version": API_VERSION}, json=body
-        )
+        request = HttpRequest(method, f"{self._url}{path}", params={"api-version": api_version}, json=body)
         # Only the workspace on this machine, the embedded one, may see a token without TLS.
         here = urlsplit(self._url).hostname in ("127.0.0.1", "localhost")
         answer = self._client.send_request(request, retry_total=int(method == "GET"), enforce_https=not here)
