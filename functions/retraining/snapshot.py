@@ -16,11 +16,10 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import heapq
-import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final, NamedTuple
 
 from shared.contracts import CLOUDS, Cloud, Contract, FeedbackPair, decode, encode
@@ -52,10 +51,10 @@ class Snapshot(Contract, frozen=True, kw_only=True):
     bytes: int
     objects: int  # read, of all clouds
     # why lines or objects were not taken -> how many
-    skipped: dict[str, int] = {}
+    skipped: dict[str, int]
     first_damaged: str = ""  # where the first damaged line is, and what is wrong with it
     left_out: str = ""  # why older pairs of the window were left out; empty: every one was read
-    without: dict[str, str] = {}  # cloud whose feedback is missing or incomplete -> why
+    without: dict[str, str]  # cloud whose feedback is missing or incomplete -> why
 
 
 class Wanted(NamedTuple):
@@ -180,7 +179,7 @@ def _newest_first(cloud: Cloud, store: ObjectStore, folder: str, first: str, las
             if first[: len(narrower)] <= narrower <= last[: len(narrower)]:
                 yield from within(narrower)
 
-    return within(os.path.commonprefix([first, last]))
+    return within("".join(a for a, b in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=True))))
 
 
 def _told(shards: Iterator[_Shard], cloud: Cloud, own: Cloud, without: dict[str, str]) -> Iterator[_Shard]:
@@ -242,7 +241,8 @@ class _Sieve:
                 self.skipped[why] += 1
                 continue
             if self._pairs >= self._wanted.pairs or self._bytes + len(line) > self._wanted.bytes:
-                self.left_out = f"at most {self._wanted.pairs} pairs and {self._wanted.bytes} bytes are trained on"
+                most = f"{self._wanted.pairs} pairs and {self._wanted.bytes / 2**20:g} MB"
+                self.left_out = f"at most {most} are trained on, the newest ones"
                 return
             self._pairs += 1
             self._new += pair.received_s >= self._wanted.seen_s

@@ -215,7 +215,7 @@ def test_what_is_known_of_a_snapshot_is_written_last_and_read_again_where_it_can
     store = MemoryObjects()
     store.put(snapshot_key("qa-1"), b"{half")
     assert taken(store, "qa-1") is None
-    store.put(snapshot_key("qa-1"), encode(Snapshot(pairs=1, new=1, bytes=2, objects=1)))
+    store.put(snapshot_key("qa-1"), encode(Snapshot(pairs=1, new=1, bytes=2, objects=1, skipped={}, without={})))
     assert taken(store, "qa-1").pairs == 1
 
 
