@@ -83,7 +83,7 @@ def _checks(services: CloudServices, settings: Settings) -> dict[str, Callable[[
         return f"{count} messages" + (", see `opportune redrive --dry-run`" if count else "")
 
     def objects() -> str:
-        next(iter(services.objects.list("feedback/")), None)
+        next(iter(services.objects.entries("feedback/")), None)
         return "answers"
 
     def training() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,9 +171,9 @@ class MemoryQueue:
 class MemoryTraining:
     """TrainingService that runs nothing: `finish` says how a job ended."""
 
+    objects: MemoryObjects = field(default_factory=MemoryObjects)
     started: list[tuple[TrainingJob, str, str | None]] = field(default_factory=list)
     _statuses: dict[str, TrainingStatus] = field(default_factory=dict)
-    _artifacts: dict[str, bytes] = field(default_factory=dict)
 
     def start(self, job: TrainingJob, data_uri: str, parent_uri: str | None) -> None:
         """Remember the job; a second start of the same job_id does nothing."""
@@ -186,15 +186,15 @@ class MemoryTraining:
         job_id: str,
         *,
         state: str = "succeeded",
-        artifact: bytes | None = None,
+        artifact: Mapping[str, bytes] | None = None,
         reason: str = "",
         started_s: float | None = None,
         finished_s: float | None = None,
     ) -> None:
         """End the job the way a training service would."""
         self._statuses[job_id] = TrainingStatus(state, reason, started_s, finished_s)
-        if artifact is not None:
-            self._artifacts[job_id] = artifact
+        for name, body in (artifact or {}).items():
+            self.objects.put(f"jobs/{job_id}/model/{name}", body)
 
     def status(self, job_id: str) -> TrainingStatus | None:
         """What `start` and `finish` left."""
@@ -204,12 +204,11 @@ class MemoryTraining:
         """The job becomes `stopped`."""
         self.finish(job_id, state="stopped", reason="stopped on request")
 
-    def artifact(self, job_id: str) -> bytes:
-        """The artifact handed to `finish`."""
-        try:
-            return self._artifacts[job_id]
-        except KeyError as exc:
-            raise NotFoundError(f"job {job_id} has no model artifact") from exc
+    def model_prefix(self, job_id: str) -> str:
+        """Where `finish` put the files it was given."""
+        if not any(self.objects.entries(f"jobs/{job_id}/model/")):
+            raise NotFoundError(f"job {job_id} has no model artifact")
+        return f"jobs/{job_id}/model/"
 
 
 @dataclass
@@ -222,7 +221,7 @@ class MemoryHost:
     deployed: list[str] = field(default_factory=list)
     _waiting: dict[str, int] = field(default_factory=dict)
 
-    def deploy(self, model_version: str, artifact_uri: str) -> None:
+    def deploy(self, model_version: str) -> None:
         """Swap now, or after the loading calls."""
         self.deployed.append(model_version)
         left = self._waiting.get(model_version, self.loading_calls)
@@ -283,11 +282,12 @@ class MemoryNotifier:
 
 def memory_cloud(cloud: Cloud) -> CloudServices:
     """One cloud, all in memory."""
+    objects = MemoryObjects(cloud)
     return CloudServices(
         cloud=cloud,
         documents=MemoryDocuments(),
-        objects=MemoryObjects(cloud),
+        objects=objects,
         queue=MemoryQueue(),
-        training=MemoryTraining(),
+        training=MemoryTraining(objects),
         host=MemoryHost(url=f"http://{cloud}.memory"),
     )

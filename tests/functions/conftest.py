@@ -153,10 +153,10 @@ def no_metrics() -> MetricsError:
 
 
 @pytest.fixture
-def artifact(a_manifest: Callable[..., ModelManifest], a_tar: Callable[..., bytes]) -> Callable[..., bytes]:
-    """A model.tar.gz whose candidate scores 0.8 against the serving model's 0.5, unless told otherwise."""
+def artifact(a_manifest: Callable[..., ModelManifest]) -> Callable[..., dict[str, bytes]]:
+    """The files of a model whose candidate scores 0.8 against the serving model's 0.5, unless told otherwise."""
 
-    def make(job_id: str, **changes: Any) -> bytes:
+    def make(job_id: str, **changes: Any) -> dict[str, bytes]:
         weights = b"weights of " + job_id.encode()
         plain = {
             "model_version": "m" + hashlib.sha256(job_id.encode()).hexdigest()[:10],
@@ -167,7 +167,7 @@ def artifact(a_manifest: Callable[..., ModelManifest], a_tar: Callable[..., byte
             "duration_s": 60.0,
             "files": {"model.safetensors": hashlib.sha256(weights).hexdigest()},
         }
-        return a_tar({"model.safetensors": weights, "manifest.json": encode(a_manifest(**plain | changes))})
+        return {"model.safetensors": weights, "manifest.json": encode(a_manifest(**plain | changes))}
 
     return make
 
