@@ -17,6 +17,9 @@ from shared.errors import InvalidInputError
 #: hyperparameters in the environment: OPPORTUNE_HP_JOB_ID is job_id
 ENV_PREFIX: Final = "OPPORTUNE_HP_"
 
+#: hyperparameters of older messages that mean nothing any more
+_GONE: Final = frozenset({"pushgateway_url"})
+
 Count = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0)]
 
@@ -62,8 +65,6 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
     max_eval: Count = 512
     # --- what is reported
     price_usd_per_hour: Positive | None = None  # of all machines together; gives the manifest's cost
-    # where metrics go; empty = nowhere
-    pushgateway_url: str = ""
 
 
 def parse_hyperparameters(raw: Mapping[str, str]) -> Hyperparameters:
@@ -74,7 +75,10 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> Hyperparameters:
     """
     fields = {field.name: field.type for field in msgspec.structs.fields(Hyperparameters)}
     values: dict[str, object] = {}
-    for name, value in raw.items():
+    for name, given in raw.items():
+        value = _plain(given)
+        if name in _GONE or value is None:
+            continue
         if name not in fields:
             close = difflib.get_close_matches(name, fields, 1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(fields)}"
@@ -88,13 +92,26 @@ def parse_hyperparameters(raw: Mapping[str, str]) -> Hyperparameters:
     return Hyperparameters(**values)  # type: ignore[arg-type]  # each value was converted to its field's type
 
 
+def _plain(value: str) -> str | None:
+    """The text in a value that SageMaker's SDK or console encoded as JSON; None for null."""
+    text = value.strip()
+    if text == "null":
+        return None
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        try:
+            return str(json.loads(text))
+        except ValueError:
+            return value
+    return value
+
+
 def as_strings(hyper: Hyperparameters) -> dict[str, str]:
     """The inverse of `parse_hyperparameters`; what is not set is left out."""
     return {name: str(value) for name, value in msgspec.structs.asdict(hyper).items() if value not in (None, "")}
 
 
 def sagemaker_hyperparameters(root: Path) -> Hyperparameters:
-    """Read input/config/hyperparameters.json; keys that SageMaker adds for its own use are skipped.
+    """Read input/config/hyperparameters.json; names that SageMaker adds for its own use are skipped.
 
     Raises:
         InvalidInputError: missing, not a JSON object of strings, or a wrong value.
@@ -108,7 +125,7 @@ def sagemaker_hyperparameters(root: Path) -> Hyperparameters:
         raise InvalidInputError(f"{path}: not JSON: {exc}") from exc
     if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
         raise InvalidInputError(f"{path}: not a JSON object whose values are strings")
-    return parse_hyperparameters({k: v for k, v in raw.items() if not k.startswith("sagemaker_")})
+    return parse_hyperparameters({k: v for k, v in raw.items() if not k.startswith(("sagemaker_", "_"))})
 
 
 def azureml_hyperparameters(options: list[str], env: Mapping[str, str]) -> Hyperparameters:

@@ -25,7 +25,6 @@ from training_containers.finetune.loop.evaluation import evaluate
 from training_containers.finetune.loop.hardware import Hardware, pick
 from training_containers.finetune.loop.interruption import InterruptedTrainingError, Interruption
 from training_containers.finetune.loop.trainer import Outcome, Plan, fit, quiet
-from training_containers.finetune.push import push_metrics
 from training_containers.finetune.torch_model import load_model, resolve_base, save_model_files
 from training_containers.finetune.tracking import track
 from training_containers.model.artifact import find_model, hash_files, model_version_for, sha256_of, write_manifest
@@ -117,8 +116,6 @@ def run_job(
     )
     write_manifest(folders.model, manifest)
     checkpoint.discard(folders.checkpoints)
-    if hyper.pushgateway_url:
-        push_metrics(hyper.pushgateway_url, manifest, hyper.cloud)
     track(manifest, hyper, env)
     facts = {
         "action": "trained",
@@ -137,7 +134,7 @@ def run_job(
 
 def _starting_model(parent: Path | None, hyper: Hyperparameters, scratch: Path, env: Mapping[str, str]) -> Path:
     sealed = hyper.parent_version != "base"
-    found = find_model(parent, scratch / "parent", sealed=sealed) if parent is not None and parent.exists() else None
+    found = find_model(parent, sealed=sealed) if parent is not None and parent.exists() else None
     if found is not None:
         return found
     if sealed:

@@ -11,25 +11,28 @@ from shared.artifact import MANIFEST
 from training_containers.finetune.hyperparameters import Hyperparameters
 from training_containers.finetune.job import Folders, run_job
 from training_containers.finetune.loop.interruption import Interruption
-from training_containers.model.artifact import ARCHIVE, pack
+from training_containers.finetune.torch_model import emptied
 
 
 def train_sagemaker(root: Path, hyper: Hyperparameters, env: Mapping[str, str], interruption: Interruption) -> None:
-    """Run a job in SageMaker's folders below `root`, /opt/ml; SageMaker itself packs and uploads root/model."""
+    """Run a job in SageMaker's folders below `root`, /opt/ml; SageMaker itself uploads the files of root/model."""
     channels = root / "input/data"
     folders = Folders(channels / "training", channels / "parent", root / "model", root / "checkpoints")
     run_job(folders, hyper, interruption, env)
 
 
 def train_azureml(folders: Folders, hyper: Hyperparameters, env: Mapping[str, str], interruption: Interruption) -> None:
-    """Run a job in Azure ML's folders.
+    """Run a job in Azure ML's folders; `folders.model` is an output that Azure ML uploads, or a mounted store.
 
-    Leaves model.tar.gz and, beside it, manifest.json in `folders.model`, an output that Azure ML uploads.
+    A mounted store takes whole files only, so they are made elsewhere and copied, the manifest last.
     """
-    folders.model.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         files = Path(scratch) / "model"
-        if run_job(folders._replace(model=files), hyper, interruption, env) is None:
+        manifest = run_job(folders._replace(model=files), hyper, interruption, env)
+        if manifest is None:
             return  # another process writes
-        pack(files, folders.model / ARCHIVE)
-        shutil.copyfile(files / MANIFEST, folders.model / MANIFEST)
+        emptied(folders.model)
+        for name in (*manifest.files, MANIFEST):
+            target = folders.model / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(files / name, target)

@@ -112,8 +112,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         commands, "train", train, "Fine-tune; without options in SageMaker's layout under $OPPORTUNE_ML_ROOT (/opt/ml)."
     )
     training.add_argument("--data", type=Path, help="Azure ML: folder with *.jsonl training pairs")
-    training.add_argument("--parent", type=Path, help="Azure ML: serving model's artifact (folder or model.tar.gz)")
-    training.add_argument("--model", type=Path, help="Azure ML: where model.tar.gz and manifest.json go")
+    training.add_argument("--parent", type=Path, help="Azure ML: folder of the serving model's artifact")
+    training.add_argument("--model", type=Path, help="Azure ML: where the model's files go, manifest.json last")
     training.add_argument("--checkpoints", type=Path, help="Azure ML: where checkpoints are kept over interruptions")
     training.add_argument(
         "--hyperparameter", action="append", default=[], metavar="NAME=VALUE", help="Azure ML: repeatable"

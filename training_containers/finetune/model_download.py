@@ -1,6 +1,6 @@
-"""Download of model folders from object stores: s3://bucket/prefix, azure-blob:container/prefix, https://ACCOUNT.blob.…/container/prefix.
+"""Download of model folders: s3://bucket/prefix, azure-blob:container/prefix, https://ACCOUNT.blob.…/container/prefix.
 
-The prefix is that of a model's files, or names its `model.tar.gz`.
+The prefix is that of a model's files.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import msgspec
 
 from shared.artifact import MANIFEST
 from shared.contracts import ModelManifest, decode
-from shared.errors import ContractError, InvalidInputError, ModelError, NotFoundError
-from shared.ports import ObjectStore
+from shared.errors import ContractError, InvalidInputError, ModelError
 from shared.settings import Settings
-from training_containers.model.artifact import unpack
+from training_containers.object_store import CHUNK_BYTES, Store, open_store
 
 #: what a model without a manifest consists of; weights in formats that run code on loading stay where they are
 _KINDS: Final = (".json", ".safetensors", ".onnx")
@@ -29,33 +28,25 @@ def is_address(name: str) -> bool:
     return "://" in name or name.startswith("azure-blob:")
 
 
-def open_store(address: str, env: Mapping[str, str]) -> tuple[ObjectStore, str]:
-    """The store of `address`, and the prefix in it. Credentials come from the environment, as for the other parts.
+def open_at(address: str, env: Mapping[str, str]) -> Store:
+    """What lies below `address`. Credentials come from the environment, as for the other parts.
 
     Raises:
         InvalidInputError: another form of address.
     """
     settings = Settings.from_env(env)
-    if match := re.fullmatch(r"s3://([^/]+)/(.+)", address):
-        from shared.adapters.aws.objects import S3Objects
-        from shared.adapters.aws.session import AwsSession
-
-        return S3Objects(AwsSession(), match[1]), match[2].strip("/")
+    if re.fullmatch(r"s3://[^/]+/.+", address):
+        return open_store(address, settings)
     rest = _azure_path(address, settings)
     if rest is None or "/" not in rest[1].strip("/"):
         raise InvalidInputError(
             f"{address}: not an object address; "
             "write s3://BUCKET/PREFIX, azure-blob:CONTAINER/PREFIX or https://ACCOUNT.blob.core.windows.net/CONTAINER/PREFIX"
         )
-    from shared.adapters.aws.session import AwsSession
-    from shared.adapters.azure.credential import azure_credential
-    from shared.adapters.azure.objects import BlobObjects
-
     account, path = rest
-    container, _, prefix = path.strip("/").partition("/")
-    changed = {"container": container, **({"azure_storage_account": account} if account else {})}
-    here = azure_credential(AwsSession().identity_token)
-    return BlobObjects(msgspec.structs.replace(settings, **changed), here), prefix
+    if account:
+        settings = msgspec.structs.replace(settings, azure_storage_account=account)
+    return open_store("azure-blob:" + path.strip("/"), settings)
 
 
 def _azure_path(address: str, settings: Settings) -> tuple[str, str] | None:
@@ -70,35 +61,31 @@ def _azure_path(address: str, settings: Settings) -> tuple[str, str] | None:
 
 
 def fetch_model(address: str, folder: Path, env: Mapping[str, str]) -> None:
-    """Write the model at `address` into `folder`.
+    """Write the files of the model at `address` into `folder`, in pieces of bounded memory.
 
     Raises:
         InvalidInputError: no such address, or no model there.
         UnavailableError: the store did not answer.
-        ModelError: a model.tar.gz that cannot be used.
+        ModelError: its manifest cannot be read.
     """
-    store, prefix = open_store(address, env)
-    if prefix.endswith(".tar.gz"):
-        try:
-            unpack(store.get(prefix), folder)
-        except NotFoundError as exc:
-            raise InvalidInputError(f"{address}: there is no such object") from exc
-        return
-    names = {entry.key: entry.key[len(prefix) + 1 :] for entry in store.entries(prefix + "/")}
-    if "config.json" not in names.values():
+    store = open_at(address, env)
+    sizes = {entry.key: entry.size for entry in store.entries("")}
+    if "config.json" not in sizes:
         raise InvalidInputError(f"{address}: no config.json below it; this is not a model")
-    sealed = {MANIFEST} | _sealed(store, f"{prefix}/{MANIFEST}") if MANIFEST in names.values() else None
-    for key, name in names.items():
+    sealed = {MANIFEST} | _sealed(store, address) if MANIFEST in sizes else None
+    for name, size in sizes.items():
         path = PurePosixPath(name)
         wanted = path.suffix in _KINDS if sealed is None else name in sealed
         if wanted and ".." not in path.parts:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(store.get(key))
+            with (folder / path).open("wb") as file:
+                while (at := file.tell()) < size and (chunk := store.get_range(name, at, CHUNK_BYTES)):
+                    file.write(chunk)
 
 
-def _sealed(store: ObjectStore, key: str) -> set[str]:
+def _sealed(store: Store, address: str) -> set[str]:
     """The files that a manifest vouches for."""
     try:
-        return set(decode(ModelManifest, store.get(key)).files)
+        return set(decode(ModelManifest, store.get(MANIFEST)).files)
     except ContractError as exc:
-        raise ModelError(f"{key}: {exc}") from exc
+        raise ModelError(f"{address}/{MANIFEST}: {exc}") from exc

@@ -64,11 +64,16 @@ def load_model(folder: Path) -> GPT2LMHeadModel:
         raise ModelError(f"{folder}: not a usable GPT-2 model: {exc}") from exc
 
 
+def emptied(folder: Path) -> None:
+    """Make the folder, or remove what is in it, a manifest first: it would vouch for what is going."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in sorted(folder.iterdir(), key=lambda path: path.name != MANIFEST):
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+
 def save_model_files(model: GPT2LMHeadModel, tokenizer_from: Path, folder: Path) -> None:
     """Write weights, configuration, tokenizer and engine file into `folder`, which is emptied first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    emptied(folder)
     model.save_pretrained(folder)
     # written private; another user than the one who trains may serve it
     (folder / "model.safetensors").chmod(0o644)

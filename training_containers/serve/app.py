@@ -5,20 +5,19 @@
 | POST /predict | answer a question |
 | POST /feedback | score and store a labelled question |
 | POST /invocations (SageMaker), /score (Azure ML) | either: with answers it is feedback |
-| GET /healthz, /ping (SageMaker) | 200 while a model is active and the process is not stopping |
+| GET /healthz, /ping (SageMaker) | 200 while a model is active and the process is not stopping; else 503 and why |
 | GET /metrics | Prometheus |
-| GET /models, PUT /models/<version>, POST /models/<version>/activate, DELETE /models/<version> | admin |
+
+A request may name the version that is to answer: `model_version` in its body, or X-Opportune-Version. A process that
+has not loaded it answers 409.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hmac
 import logging
 import re
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 from flask import Flask, Response, jsonify, request
@@ -29,14 +28,14 @@ from shared.contracts import new_trace_id
 from shared.errors import InvalidInputError, OpportuneError
 from shared.headers import requested_timeout_s
 from training_containers.serve.batcher import QueueFullError
-from training_containers.serve.bodies import Feedback, FieldError, LoadModel, Predict, labelled, parse
-from training_containers.serve.model_registry import State
+from training_containers.serve.bodies import Feedback, FieldError, Predict, labelled, parse
 from training_containers.serve.service import Service, http_status
 
 log = logging.getLogger(__name__)
 
 _TRACE: Final = re.compile(r"\b[0-9a-f]{32}\b")
 _MAX_TIMEOUT_S: Final = 60.0
+_VERSION: Final = "X-Opportune-Version"
 #: the header in which SageMaker hands on what a caller says, here "name=value; name=value"
 _ATTRIBUTES: Final = "X-Amzn-SageMaker-Custom-Attributes"
 
@@ -45,12 +44,12 @@ def create_app(
     service: Service,
     *,
     cloud: str,
-    admin_token: str = "",
     timeout_s: float = 10.0,
     max_body_bytes: int = 65536,
     draining: Callable[[], bool] = lambda: False,
+    waits_for: Callable[[], str] = lambda: "",
 ) -> Flask:
-    """The app of one serving process; without an admin token the admin routes do not exist."""
+    """The app of one serving process; `waits_for` says why no model is active."""
     app = Flask("opportune-serve")
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -67,7 +66,7 @@ def create_app(
         except InvalidInputError:
             service.metrics.request(None, 400, 0.0)
             raise
-        answered = service.predict(body, limit_s, known)
+        answered = service.predict(body, limit_s, known, _header(_VERSION))
         return jsonify(
             answer=answered.answer,
             model_version=answered.model_version,
@@ -78,7 +77,8 @@ def create_app(
 
     @app.post("/feedback")
     def feedback() -> Response:
-        scored = service.feedback(parse(Feedback, request.get_data()), _timeout_s(timeout_s), ids())
+        body, limit_s = parse(Feedback, request.get_data()), _timeout_s(timeout_s)
+        scored = service.feedback(body, limit_s, ids(), _header(_VERSION))
         return jsonify(**scored._asdict(), cloud=cloud)
 
     @app.post("/invocations")
@@ -92,46 +92,14 @@ def create_app(
     def health() -> tuple[Response, int]:
         version = registry.active
         status = "stopping" if draining() else "ok" if version else "loading"
-        return jsonify(status=status, model_version=version, cloud=cloud), 200 if status == "ok" else 503
+        facts = {"status": status, "model_version": version, "cloud": cloud}
+        if status == "loading" and (reason := waits_for()):
+            facts["reason"] = reason
+        return jsonify(facts), 200 if status == "ok" else 503
 
     @app.get("/metrics")
     def metrics() -> Response:
         return Response(service.metrics.page(), content_type=CONTENT_TYPE_LATEST)
-
-    # --- admin
-
-    @app.before_request
-    def guard() -> tuple[Response, int] | None:
-        """Without the token an admin route is not there."""
-        if not request.path.startswith("/models"):
-            return None
-        given = request.headers.get("X-Opportune-Admin", "")
-        if admin_token and hmac.compare_digest(given.encode(), admin_token.encode()):
-            return None
-        return jsonify(error=f"no route {request.path}"), 404
-
-    def state_of(version: str) -> dict[str, Any]:
-        return next((dataclasses.asdict(m) for m in registry.listing() if m.version == version), {})
-
-    @app.get("/models")
-    def models() -> Response:
-        return jsonify(active=registry.active, models=[dataclasses.asdict(m) for m in registry.listing()])
-
-    @app.put("/models/<version>")
-    def load(version: str) -> tuple[Response, int]:
-        body = parse(LoadModel, request.get_data())
-        state = registry.load_in_background(version, Path(body.artifact), activate=body.activate)
-        return jsonify(state_of(version)), 202 if state is State.LOADING else 200
-
-    @app.post("/models/<version>/activate")
-    def activate(version: str) -> Response:
-        registry.activate(version)
-        return jsonify(state_of(version))
-
-    @app.delete("/models/<version>")
-    def unload(version: str) -> tuple[str, int]:
-        registry.unload(version)
-        return "", 204
 
     # --- errors
 
@@ -179,6 +147,6 @@ def _header(name: str) -> str | None:
     """A header of ours, as it came or among SageMaker's custom attributes."""
     given = request.headers.get(name)
     if given is not None:
-        return given
+        return given.strip()
     pairs = (pair.partition("=") for pair in request.headers.get(_ATTRIBUTES, "").split(";"))
     return next((value.strip() for key, _, value in pairs if key.strip().lower() == name.lower()), None)

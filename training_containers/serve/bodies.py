@@ -30,11 +30,16 @@ class Predict(msgspec.Struct, frozen=True):
 
     question: Annotated[str, Meta(min_length=1)]
     max_new_tokens: Annotated[int, Meta(ge=1, le=256)] | None = None
-    version: str | None = None
+    # who is to answer; a request without it is for the active version
+    model_version: str | None = None
+    version: str | None = None  # the same, as older callers name it
 
 
 class Feedback(msgspec.Struct, frozen=True):
-    """Body of /feedback, and of /invocations and /score with answers; the active model makes a missing prediction."""
+    """Body of /feedback, and of /invocations and /score with answers.
+
+    `model_version` made the prediction; where there is none, it is asked for one.
+    """
 
     question: Text
     answers: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=32)]
@@ -47,13 +52,6 @@ class _Labelled(msgspec.Struct, frozen=True):
     """Only whether there are answers."""
 
     answers: msgspec.Raw = msgspec.Raw(b"")
-
-
-class LoadModel(msgspec.Struct, frozen=True):
-    """Body of PUT /models/<version>."""
-
-    artifact: Annotated[str, Meta(min_length=1)]
-    activate: bool = False
 
 
 def labelled(raw: bytes) -> bool:

@@ -1,24 +1,19 @@
-"""Feedback store: labelled pairs, written as JSONL shards for training into a folder, S3 or Azure Blob."""
+"""Feedback store: labelled pairs, written as JSONL shards for training into an object store."""
 
 from __future__ import annotations
 
 import datetime as dt
 import logging
-import os
 import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from shared.contracts import FeedbackPair, encode
-from shared.errors import ConfigurationError, OpportuneError
+from shared.errors import OpportuneError
 from shared.ports import Clock
-from shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -27,60 +22,6 @@ class Sink(Protocol):
     """Where shards go; the part of an object store that is needed."""
 
     def put(self, key: str, body: bytes) -> None: ...
-
-
-class DirectorySink:
-    """A local folder; a shard appears whole or not at all."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def put(self, key: str, body: bytes) -> None:
-        """Write, sync, rename. Raises OSError."""
-        target = self._root / key
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        with partial.open("wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-
-
-class _Prefixed:
-    """A sink below a prefix."""
-
-    def __init__(self, sink: Sink, prefix: str) -> None:
-        self._sink = sink
-        self._prefix = prefix.strip("/")
-
-    def put(self, key: str, body: bytes) -> None:
-        self._sink.put(f"{self._prefix}/{key}" if self._prefix else key, body)
-
-
-def open_sink(address: str, settings: Settings) -> Sink:
-    """The sink at `dir:PATH`, `s3://bucket/prefix` or `azure-blob:container/prefix`.
-
-    Raises:
-        ConfigurationError: another form.
-    """
-    scheme, _, rest = address.partition(":")
-    place, _, prefix = rest.removeprefix("//").partition("/")
-    if scheme == "dir" and rest:
-        return DirectorySink(Path(rest))
-    if scheme == "s3" and place:
-        from shared.adapters.aws.objects import S3Objects
-        from shared.adapters.aws.session import AwsSession
-
-        return _Prefixed(S3Objects(AwsSession(), place), prefix)
-    if scheme == "azure-blob" and place:
-        from shared.adapters.aws.session import AwsSession
-        from shared.adapters.azure.credential import azure_credential
-        from shared.adapters.azure.objects import BlobObjects
-
-        here = azure_credential(AwsSession().identity_token)
-        return _Prefixed(BlobObjects(msgspec.structs.replace(settings, container=place), here), prefix)
-    raise ConfigurationError("--feedback-store", address, "dir:PATH, s3://bucket/prefix, azure-blob:container/prefix")
 
 
 class Counters(Protocol):

@@ -10,6 +10,10 @@
 | llm_bleu, llm_accuracy | gauge: means over the rolling window; absent without pairs | model_version |
 | llm_feedback_window_pairs | gauge: pairs in that window | model_version |
 | llm_model_active | gauge: 1 for the version that answers | model_version |
+| llm_model_loaded | gauge: 1 for every version that answers when it is named | model_version |
+| llm_model_failed | gauge: 1 for a version of the release that cannot be loaded here | model_version |
+| llm_release_revision | gauge: of the release document that is followed; absent where none is | |
+| llm_follow_errors_total | counter | kind: store, document, version, status, crash |
 | llm_model_bits | gauge: 32, or 8 where the 8-bit engine serves | model_version |
 | llm_int8_agreement_ratio | gauge: its evaluation answers equal to fp32's; absent for fp32 | model_version |
 | llm_queue_depth | gauge: requests that wait for the engine | |
@@ -36,6 +40,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from training_containers.model.engines.text import usable_cores
+from training_containers.serve.memory import Memory
 from training_containers.serve.scores import Totals
 
 _BUCKETS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.4, 0.6, 1.0, 1.5, 2.5, 5.0, 10.0)
@@ -49,6 +54,8 @@ class Snapshot(NamedTuple):
     active: str | None
     queue_depth: int
     engines: dict[str, tuple[str, float | None]]  # version -> precision, agreement with fp32
+    revision: int = 0  # of the release document; 0 without one
+    failed: tuple[str, ...] = ()
 
 
 class ServingMetrics:
@@ -75,6 +82,9 @@ class ServingMetrics:
         )
         self._failures = Counter("llm_feedback_put_failures", "Failed writes to the store.", own, registry=registry)
         self._dropped = Counter("llm_feedback_dropped", "Pairs given up, the buffer was full.", own, registry=registry)
+        self._follow_errors = Counter(
+            "llm_follow_errors", "What went wrong in following the release.", [*own, "kind"], registry=registry
+        )
         gauges = _Gauges(service, cloud, snapshot, multiprocess_dir)
         if multiprocess_dir is None:
             registry.register(gauges)
@@ -109,6 +119,10 @@ class ServingMetrics:
         """Count pairs that were given up."""
         self._dropped.labels(*self._labels).inc(pairs)
 
+    def follow_error(self, kind: str) -> None:
+        """Count something that went wrong in following the release."""
+        self._follow_errors.labels(*self._labels, kind).inc()
+
     def page(self) -> bytes:
         """The scrape, in Prometheus text format."""
         return generate_latest(self._page)
@@ -141,6 +155,11 @@ class _Gauges(Collector):
         active = {s.active: 1.0 for s in snapshots.values() if s.active is not None}
         yield self._by_version("llm_model_active", "1 for the version that answers.", active)
         engines = {v: engine for s in snapshots.values() for v, engine in s.engines.items()}
+        yield self._by_version("llm_model_loaded", "1 for a version that answers.", dict.fromkeys(engines, 1.0))
+        failed = {version: 1.0 for s in snapshots.values() for version in s.failed}
+        yield self._by_version("llm_model_failed", "1 for a version that cannot be loaded.", failed)
+        if revision := min(s.revision for s in snapshots.values()):
+            yield self._own("llm_release_revision", "Of the release that is followed.", revision)
         bits = {version: 8.0 if precision == "int8" else 32.0 for version, (precision, _) in engines.items()}
         yield self._by_version("llm_model_bits", "Bits of the weights that serve.", bits)
         agreement = {version: share for version, (_, share) in engines.items() if share is not None}
@@ -178,8 +197,8 @@ class _Gauges(Collector):
                 path.unlink(missing_ok=True)
                 mark_process_dead(pid, str(self._shared_dir))  # type: ignore[no-untyped-call]
             elif pid != os.getpid():
-                scores, active, depth, engines = json.loads(path.read_text())
-                found[pid] = Snapshot({v: Totals(*t) for v, t in scores.items()}, active, depth, engines)
+                scores, *rest = json.loads(path.read_text())
+                found[pid] = Snapshot({v: Totals(*t) for v, t in scores.items()}, *rest)
         return found
 
 
@@ -188,7 +207,7 @@ class _Usage:
 
     def __init__(self) -> None:
         self._cores = usable_cores()
-        self._memory_bytes = _memory_limit_bytes()
+        self._memory_bytes = Memory().limit_bytes()
         self._last = (time.monotonic(), _cpu_s([os.getpid()]))
         self._cpu: float | None = None
 
@@ -214,12 +233,3 @@ def _living(pids: list[int]) -> Iterator[psutil.Process]:
 
 def _cpu_s(pids: list[int]) -> float:
     return sum(sum(p.cpu_times()[:2]) for p in _living(pids))
-
-
-def _memory_limit_bytes() -> int:
-    """The cgroup's limit, or the machine's memory."""
-    limit = Path("/sys/fs/cgroup/memory.max")
-    machine = int(psutil.virtual_memory().total)
-    if limit.is_file() and (text := limit.read_text().strip()) != "max":
-        return min(machine, int(text))
-    return machine

@@ -66,19 +66,21 @@ class Service:
         self._default_max_new_tokens = default_max_new_tokens
         self._clock = clock
 
-    def predict(self, body: Predict, timeout_s: float, ids: dict[str, str]) -> Answered:
+    def predict(self, body: Predict, timeout_s: float, ids: dict[str, str], wanted: str | None = None) -> Answered:
         """Answer a question; `ids` (trace_id, request_id) go to the log.
+
+        `wanted`: the version that is to answer, where the body names none.
 
         Raises:
             FieldError: the question does not fit into the model.
-            NotFoundError: the named version is not loaded.
+            VersionNotHereError: the named version is not loaded.
             UnavailableError: no model, queue full, deadline passed.
         """
         begin = time.perf_counter()
         version: str | None = None
         tokens, status = 0, 500
         try:
-            with self.registry.lease(body.version) as (version, batcher):
+            with self.registry.lease(body.model_version or body.version or wanted or None) as (version, batcher):
                 answer = batcher.answer(
                     prompt_for(body.question), body.max_new_tokens or self._default_max_new_tokens, timeout_s
                 )
@@ -98,16 +100,16 @@ class Service:
             )
         return Answered(answer.text, version, tokens, latency_s)
 
-    def feedback(self, body: Feedback, timeout_s: float, ids: dict[str, str]) -> Scored:
-        """Score a labelled pair and store it for training.
+    def feedback(self, body: Feedback, timeout_s: float, ids: dict[str, str], wanted: str | None = None) -> Scored:
+        """Score a labelled pair and store it for training; `wanted` as in `predict`.
 
         Raises:
             what `predict` raises, when the pair brings no prediction.
         """
-        version = body.model_version or self.registry.active
+        version = body.model_version or wanted or self.registry.active
         prediction = body.prediction
         if prediction is None:
-            with self.registry.lease() as (version, batcher):
+            with self.registry.lease(body.model_version or wanted or None) as (version, batcher):
                 prediction = batcher.answer(prompt_for(body.question), self._default_max_new_tokens, timeout_s).text
         scored = Scored(
             prediction, version or "none", bleu1(prediction, body.answers), exact_match(prediction, body.answers)

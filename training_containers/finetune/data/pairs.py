@@ -11,6 +11,7 @@ from shared.contracts import FeedbackPair, decode, encode
 from shared.errors import ContractError, InvalidInputError
 from training_containers.finetune.data.held_out import Unit, question_key
 from training_containers.finetune.data.question_sources import load_questions, read_lines
+from training_containers.model.artifact import not_ours
 
 #: fewer labelled pairs than this cannot be split into something to learn and something to judge by
 MIN_PAIRS: Final = 8
@@ -42,7 +43,7 @@ def read_pairs(folder: Path, start_s: float | None = None, end_s: float | None =
     Raises:
         InvalidInputError: no file, a line that is not a FeedbackPair (named by number), or too few pairs.
     """
-    files = sorted(p for p in folder.rglob("*.jsonl*") if p.is_file())
+    files = sorted(p for p in folder.rglob("*.jsonl*") if p.is_file() and not not_ours(str(p.relative_to(folder))))
     if not files:
         raise InvalidInputError(f"{folder}: no *.jsonl file with training pairs")
     seen: set[bytes] = set()
