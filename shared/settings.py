@@ -92,6 +92,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: Annotated[int, Meta(ge=1)] = 16
     data_window_slots: Positive = 1440.0  # feedback of the last this many slots is trained and evaluated on
     min_new_pairs: Annotated[int, Meta(ge=1)] = 32
+    max_training_pairs: Annotated[int, Meta(ge=1)] = 20_000  # the newest ones of the window
+    max_training_mb: Positive = 64.0
     # --- gate
     gate_min_examples: Annotated[int, Meta(ge=1)] = 8
     gate_margin: Annotated[float, Meta(ge=0)] = 0.0  # candidate quality may be this much below the serving model's

@@ -1,7 +1,6 @@
 """Requests per second, latency, CPU, memory and cold start of the serving process, against Flask + transformers.
 
     python -m benchmarks.serving --shape distilgpt2 --json
-    python -m benchmarks.serving --swaps 50 --precision int8
 
 All servers run the same model on the same cores; rounds alternate between them, and each server's best round counts.
 
@@ -38,7 +37,6 @@ from benchmarks.serving.ctranslate2 import GenerateIds, convert, generator_of
 from benchmarks.serving.floors import measure_floors
 from benchmarks.serving.load import Round, Server, measure
 from benchmarks.serving.models import SHAPES, make_model, make_questions
-from benchmarks.serving.swaps import swap_under_load
 from training_containers.model.engines.gpt2_graph import export_onnx, read_config
 from training_containers.model.engines.int8 import Int8Engine
 from training_containers.model.engines.onnx_gpt2 import OnnxEngine
@@ -87,24 +85,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="comma-separated engines, for a quick look")
-    parser.add_argument("--swaps", type=int, help="instead of comparing: swap versions this often under load")
-    parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32", help="of the versions swapped")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped on the way out
     with tempfile.TemporaryDirectory() as scratch:
-        if options.swaps:
-            swaps = swap_under_load(
-                Path(scratch),
-                options.shape,
-                options.swaps,
-                options.clients,
-                options.threads,
-                options.tokens,
-                options.precision,
-            )
-            print(json.dumps(asdict(swaps)))
-            return
         rows = compare(prepare(Path(scratch), options), options)
     if options.json:
         print(json.dumps({"settings": settings_of(options), "rows": [asdict(row) for row in rows]}, indent=1))

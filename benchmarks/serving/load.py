@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import socket
@@ -13,6 +14,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
 
 import psutil
 
@@ -135,3 +138,71 @@ def measure(server: Server, questions: Sequence[str], clients: int, tokens: int,
     if failures:
         raise SystemExit(f"a request failed: {failures[0]!r}")
     return Round(alone_s, len(questions) / wall, (server.cpu_s() - cpu) / len(questions))
+
+
+class Answer(NamedTuple):
+    """What one request got, and when, in POSIX seconds."""
+
+    begun_s: float
+    ended_s: float
+    version: str
+    question: str
+    text: str
+
+
+class Callers:
+    """Clients that ask the same few questions on and on, each on a connection of its own."""
+
+    def __init__(self, port: int, questions: Sequence[str], clients: int, tokens: int) -> None:
+        self.answers: list[Answer] = []
+        self.failures: list[tuple[float, str]] = []  # when it began, what went wrong
+        self._port, self._questions, self._tokens = port, list(questions), tokens
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(n,), daemon=True) for n in range(clients)]
+
+    def __enter__(self) -> Callers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for(self, version: str, since_s: float, within_s: float) -> float:
+        """When the first request that began after `since_s` was answered by `version`.
+
+        Raises:
+            SystemExit: none was.
+        """
+        seen, until = 0, time.monotonic() + within_s
+        while time.monotonic() < until:
+            for answer in self.answers[seen:]:
+                seen += 1
+                if answer.version == version and answer.begun_s >= since_s:
+                    return answer.ended_s
+            time.sleep(0.01)
+        raise SystemExit(f"{version} did not answer within {within_s:g} s; failures: {self.failures[-3:]}")
+
+    def _ask(self, number: int) -> None:
+        connection = Client(self._port)
+        at = number % len(self._questions)
+        for question in itertools.cycle(self._questions[at:] + self._questions[:at]):
+            if self._stop.is_set():
+                return
+            begun_s = time.time()
+            body = {"question": question, "max_new_tokens": self._tokens}
+            try:
+                status, reply = connection.call("POST", "/predict", body, {TIMEOUT_HEADER: "60"})
+            except (OSError, http.client.HTTPException) as exc:
+                self.failures.append((begun_s, repr(exc)))
+                connection = Client(self._port)
+                continue
+            if status == 200:
+                found = Answer(begun_s, time.time(), str(reply["model_version"]), question, str(reply["answer"]))
+                self.answers.append(found)
+            else:
+                self.failures.append((begun_s, f"HTTP {status}: {reply}"))

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 
+from shared.artifact import MANIFEST
 from shared.contracts import Metrics, ModelManifest
 from training_containers.model.artifact import hash_files, write_manifest
+
+
+class Files(Protocol):
+    """The part of an object store that is needed here."""
+
+    def put(self, key: str, body: bytes) -> None: ...
+
 
 #: layers, width, heads, vocabulary
 SHAPES = {"small": (2, 128, 4, 4096), "distilgpt2": (6, 768, 12, 50257)}
@@ -61,10 +71,10 @@ def make_questions(count: int, seed: int) -> list[str]:
     return ["".join(rng.choice(list(_LETTERS), 14)) for _ in range(count)]
 
 
-def stamp(folder: Path, version: str) -> None:
-    """Make a finished model directory an artifact of `version`."""
+def stamp(folder: Path, version: str, **fields: Any) -> None:
+    """Make a finished model directory an artifact of `version`; `fields` are further ones of its manifest."""
     unknown = Metrics(bleu1=0.0, exact_match=0.0, f1=0.0, rouge_l=0.0, examples=0)
-    manifest = ModelManifest(
+    plain = ModelManifest(
         service="qa",
         model_version=version,
         parent_version="none",
@@ -82,4 +92,11 @@ def stamp(folder: Path, version: str) -> None:
         duration_s=0.0,
         files=hash_files(folder),
     )
-    write_manifest(folder, manifest)
+    write_manifest(folder, msgspec.structs.replace(plain, **fields))
+
+
+def put_version(store: Files, folder: Path, prefix: str) -> None:
+    """Put an artifact's files below the prefix, the manifest last."""
+    for path in sorted(folder.rglob("*"), key=lambda path: path.name == MANIFEST):
+        if path.is_file():
+            store.put(f"{prefix}{path.relative_to(folder).as_posix()}", path.read_bytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+from typing import Final
 
 import msgspec
 
@@ -11,8 +12,9 @@ from functions.clouds import Deps
 from functions.retraining.job_message import difference, stopped_record
 from functions.retraining.lock import take_lock
 from functions.retraining.operator_switch import held_by, paused_by
-from functions.retraining.snapshot import Pairs, merged, pairs_of
+from functions.retraining.snapshot import Snapshot, Wanted, data_key, take, taken
 from shared.contracts import Cloud, Decision, JobRecord, JobStatus, TrainingJob, decode
+from shared.deadline import Deadline
 from shared.errors import (
     CapacityError,
     ConflictError,
@@ -28,6 +30,9 @@ from shared.records import Control, Held, JobTotals, Unread
 from shared.releases import model_folder
 
 log = logging.getLogger("opportune.functions.training")
+
+#: of the time a run has left, what taking the snapshot may use: the training service has to be asked too
+SNAPSHOT_SHARE: Final = 0.5
 
 
 class Outcome(enum.StrEnum):
@@ -158,22 +163,53 @@ def _refusal(deps: Deps, job: TrainingJob, now_s: float, *, claimed: bool) -> st
 
 def _start(deps: Deps, held: Held, now_s: float) -> Outcome:
     job, objects = held.record.job, deps.own.objects
-    data = merged(_pairs(deps, job))
-    if data.skipped:
-        log.warning(
-            "skipped damaged feedback",
-            extra={**about(job), "action": "train", "lines": len(data.skipped), "first": data.skipped[0]},
+    data = taken(objects, job.job_id) or _snapshot(deps, job, now_s)
+    if data.new < deps.settings.min_new_pairs:
+        reason = (
+            f"only {data.new} labelled pairs the serving model has not seen; {deps.settings.min_new_pairs} are needed"
         )
-    seen_s = max((record.job.data_end_s for record in _live_jobs(deps, job)), default=0.0)
-    new = sum(received_s >= seen_s for received_s in data.received_s)
-    if new < deps.settings.min_new_pairs:
-        reason = f"only {new} labelled pairs the serving model has not seen; {deps.settings.min_new_pairs} are needed"
         return _settle(deps, held, JobStatus.STOPPED, now_s, reason)
-    folder = f"jobs/{job.job_id}/data/"
-    objects.put(f"{folder}train.jsonl", data.body)
     parent = None if job.parent_version == "base" else objects.uri(model_folder(job.parent_version))
-    deps.own.training.start(job, objects.uri(folder), parent)
-    return _settle(deps, held, JobStatus.TRAINING, now_s, "", pairs=len(data.received_s))
+    deps.own.training.start(job, objects.uri(data_key(job.job_id).removesuffix("train.jsonl")), parent)
+    return _settle(deps, held, JobStatus.TRAINING, now_s, "", pairs=data.pairs)
+
+
+def _snapshot(deps: Deps, job: TrainingJob, now_s: float) -> Snapshot:
+    """Both clouds' labelled pairs, the other one's only if it answers, written to the job's folder.
+
+    Raises:
+        UnavailableError: this cloud's store does not answer.
+    """
+    wanted = Wanted(
+        start_s=job.data_start_s,
+        end_s=job.data_end_s,
+        seen_s=max((record.job.data_end_s for record in _live_jobs(deps, job)), default=0.0),
+        pairs=deps.settings.max_training_pairs,
+        bytes=int(deps.settings.max_training_mb * 2**20),
+        new=deps.settings.min_new_pairs,
+    )
+    stores = {cloud: services.objects for cloud, services in deps.clouds.items()}
+    deadline = Deadline(deps.deadline.left() * SNAPSHOT_SHARE)
+    data = take(stores, deps.settings.cloud, job.job_id, wanted, now_s, deadline)
+    told = {**about(job), "action": "train"}
+    for cloud, why in data.without.items():
+        log.warning("trained without the labels of a cloud", extra={**told, "cloud": cloud, "reason": why})
+    if data.first_damaged:
+        lines = data.skipped["damaged"]
+        log.warning("skipped damaged feedback", extra={**told, "lines": lines, "first": data.first_damaged})
+    log.info("took a snapshot of the feedback", extra={**told, **_counts(data)})
+    return data
+
+
+def _counts(data: Snapshot) -> dict[str, object]:
+    return {
+        "pairs": data.pairs,
+        "new": data.new,
+        "bytes": data.bytes,
+        "objects": data.objects,
+        "skipped": data.skipped,
+        "left_out": data.left_out,
+    }
 
 
 def _live_jobs(deps: Deps, job: TrainingJob) -> list[JobRecord]:
@@ -216,20 +252,3 @@ def _note(deps: Deps, held: Held, why: str) -> None:
         deps.state(deps.settings.cloud).update(held, noted)
     except OpportuneError as exc:
         log.warning("not noted", extra={**about(held.record.job), "action": "train", "reason": str(exc)})
-
-
-def _pairs(deps: Deps, job: TrainingJob) -> list[Pairs]:
-    """Both clouds' labelled pairs, the other one's only if it answers.
-
-    Raises:
-        UnavailableError: this cloud's store does not answer.
-    """
-    found = [pairs_of(deps.own.objects, job.data_start_s, job.data_end_s)]
-    for cloud in deps.clouds:
-        if cloud != deps.settings.cloud:
-            try:
-                found.append(pairs_of(deps.clouds[cloud].objects, job.data_start_s, job.data_end_s))
-            except OpportuneError as exc:
-                extra = {**about(job), "action": "train", "cloud": cloud, "reason": str(exc)}
-                log.warning("trained without the labels of a cloud", extra=extra)
-    return found

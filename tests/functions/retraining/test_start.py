@@ -26,7 +26,7 @@ def test_a_message_starts_one_training_job_on_the_pairs_of_both_clouds(world, jo
     assert data_uri == "memory://aws/jobs/qa-20270115t080000/data/"
     assert parent_uri is None, "the base model comes with the image"
     lines = world.clouds["aws"].objects.get("jobs/qa-20270115t080000/data/train.jsonl").splitlines()
-    assert [json.loads(line)["question"] for line in lines] == [f"question {n}" for n in range(20)]
+    assert {json.loads(line)["question"] for line in lines} == {f"question {n}" for n in range(20)}
     assert status(world, JOB) is JobStatus.TRAINING
 
 

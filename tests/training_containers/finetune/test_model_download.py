@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from functions.retraining.snapshot import merged, pairs_of
+from functions.retraining.snapshot import Wanted, data_key, take
 from shared.adapters.aws.objects import S3Objects
 from shared.adapters.aws.session import AwsSession
 from shared.adapters.azure.credential import azure_credential
 from shared.adapters.azure.objects import BlobObjects
 from shared.contracts import FeedbackPair, decode
+from shared.deadline import Deadline
 from shared.errors import IntegrityError, InvalidInputError
 from shared.ports import ObjectStore
 from training_containers.finetune.torch_model import load_model, resolve_base
@@ -59,9 +60,11 @@ def test_feedback_written_to_azure_blobs_is_training_data(azurite, tmp_path: Pat
         writer.close()
     assert counted.pairs == 4
     assert counted.failures == 0
-    taken = merged([pairs_of(BlobObjects(azurite, azure_credential()), 1e9, 1e9 + 2)])
-    assert [decode(FeedbackPair, line) for line in taken.body.splitlines()] == pairs[:2]
-    assert taken.skipped == []
+    store = BlobObjects(azurite, azure_credential())
+    wanted = Wanted(start_s=1e9, end_s=1e9 + 2, seen_s=0.0, pairs=10, bytes=2**20, new=1)
+    taken = take({"azure": store}, "azure", "qa-1", wanted, 1e9 + 5, Deadline(60.0))
+    assert {decode(FeedbackPair, line) for line in store.get(data_key("qa-1")).splitlines()} == set(pairs[:2])
+    assert taken.skipped == {"stored twice": 1, "outside the window": 1}
 
     # a store that is not there keeps the pairs, and says so
     writer = FeedbackWriter(open_store("azure-blob:no-such-container/x", azurite), "aws", counted, every_s=3600.0)
