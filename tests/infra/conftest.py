@@ -16,6 +16,8 @@ from local.runtimes import ROOT, clean_env
 
 #: osls never contacts AWS when it packages; it only wants to see credentials
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "eu-west-1"}
+#: what a deployment is made of, where its owner changed nothing
+PARAMETERS = {"OPPORTUNE_PARAMETERS": "infra/aws/parameters.example.yml"}
 
 TOKEN_AT = "/opportune/dev/operator-token"
 #: a service that retrains whenever it may; moto knows no newer instances for endpoints
@@ -39,7 +41,7 @@ def _osls(*arguments: str, env: dict[str, str] | None = None) -> str:
     done = subprocess.run(
         [str(ROOT / ".tools/bin/osls"), *arguments],
         cwd=ROOT,
-        env=clean_env({**CREDENTIALS, "SLS_TELEMETRY_DISABLED": "1", **(env or {})}),
+        env=clean_env({**CREDENTIALS, **PARAMETERS, "SLS_TELEMETRY_DISABLED": "1", **(env or {})}),
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -125,7 +127,7 @@ def deployed(deployment: Callable[..., Path], prometheus: str) -> Iterator[Deplo
     client("ssm").put_parameter(Name=TOKEN_AT, Value="0p3rator", Type="SecureString")
     functions = client("lambda").list_functions()["Functions"]
     environments = {
-        f["FunctionName"].removeprefix("opportune-dev-"): {
+        f["FunctionName"].removeprefix("opportune-qa-dev-"): {
             **f["Environment"]["Variables"],
             **CREDENTIALS,
             "AWS_DEFAULT_REGION": CREDENTIALS["AWS_REGION"],
