@@ -2,8 +2,8 @@
 
     python -m local.clouds.aws.cloud --port P
 
-OPPORTUNE_LOCAL_WORK (a folder), OPPORTUNE_LOCAL_SERVE_URL and OPPORTUNE_ADMIN_TOKEN (the serving process behind
-the SageMaker endpoint) come from the environment.
+OPPORTUNE_LOCAL_WORK (a folder, also of local.clouds.aws.runtime, which answers for the endpoints) comes from the
+environment.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from werkzeug.serving import make_server
 
 from local.clouds.aws import sagemaker
 from local.clouds.aws.endpoints import EndpointDriver
+from local.clouds.aws.front import Front
 from local.clouds.aws.training import TrainingRunner, work_dir
+from local.clouds.faults import Faults
 from local.compat import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from local.processes.logs import log_to_stderr
-from local.processes.serving_admin import ServingAdmin
 
 
 def main() -> None:
@@ -34,16 +35,18 @@ def main() -> None:
     for name, value in local_credentials().items():
         os.environ.setdefault(name, value)
 
-    runner = TrainingRunner(work_dir() / "training")
-    sagemaker.install(runner, EndpointDriver(work_dir(), ServingAdmin.from_env()))
+    faults = Faults()
+    runner, driver = TrainingRunner(work_dir() / "training", faults), EndpointDriver(work_dir())
+    sagemaker.install(runner, driver)
 
     def leave(number: int, frame: FrameType | None) -> None:
         runner.kill()
+        driver.kill()
         os._exit(0)
 
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
-    app = DomainDispatcherApplication(create_backend_app)
+    app = Front(DomainDispatcherApplication(create_backend_app), faults)
     make_server("127.0.0.1", port, app, threaded=True, request_handler=MotoRequestHandler).serve_forever()
 
 

@@ -1,12 +1,11 @@
-"""Bucket, table, queues, rule and endpoint in the embedded AWS, as serverless.yml makes them; safe to repeat."""
+"""Bucket, table, queues and rule in the embedded AWS, as serverless.yml makes them; safe to repeat."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any, Final
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError  # noqa: TID251
 
 from local.clouds.aws.sdk import ACCOUNT, REGION, client
 from shared.settings import Settings
@@ -32,22 +31,6 @@ def make_resources(url: str, settings: Settings, visibility_s: int) -> None:
     events.put_rule(Name="opportune-training-ended", EventPattern=json.dumps(TRAINING_ENDED))
     target = {"Id": "training-events", "Arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{EVENTS_QUEUE}"}
     events.put_targets(Rule="opportune-training-ended", Targets=[target])
-
-
-def make_endpoint(url: str, settings: Settings) -> None:
-    """The SageMaker endpoint, serving the model that came with the image as version `base`; once the process is up."""
-    sagemaker = client("sagemaker", url)
-    name = f"{settings.sagemaker_endpoint}-base"
-    role = settings.sagemaker_role_arn
-    sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": settings.sagemaker_image}, ExecutionRoleArn=role)
-    variant: Mapping[str, Any] = {
-        "VariantName": "base",
-        "ModelName": name,
-        "InitialInstanceCount": 1,
-        "InstanceType": settings.sagemaker_serve_instance_type,
-    }
-    sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
-    sagemaker.create_endpoint(EndpointName=settings.sagemaker_endpoint, EndpointConfigName=name)
 
 
 def _make_queue(sqs: Any, name: str, dead_letters: str, visibility_s: int) -> None:

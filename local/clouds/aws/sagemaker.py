@@ -1,13 +1,12 @@
 """Changes moto's SageMaker from canned answers to one that trains and serves on this machine.
 
-moto calls a training job Completed as soon as it exists, accepts its name twice, and knows neither StopTrainingJob
-nor UpdateEndpoint. Everything else of moto's SageMaker stays as it is.
+moto calls a training job Completed as soon as it exists, accepts its name twice, knows neither StopTrainingJob nor
+UpdateEndpoint, and starts no container. Everything else of moto's SageMaker stays as it is.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Any, Final
+from typing import Any
 
 from local.clouds.aws.endpoints import EndpointDriver
 from local.clouds.aws.training import RUNNING, TrainingRunner
@@ -22,8 +21,6 @@ from local.compat import (
     model_named,
     parameter,
 )
-
-_INSTANCE_TYPE: Final = re.compile(r"^ml\.[a-z0-9]+\.[a-z0-9]+$")
 
 
 def install(runner: TrainingRunner, driver: EndpointDriver) -> None:
@@ -78,9 +75,7 @@ def _patch_models() -> None:
         return create_config(self, endpoint_config_name, *args, **kwargs)
 
     def known_instance_type(self: Any, instance_type: str) -> None:
-        # moto's own list has nothing younger than 2020.
-        if not _INSTANCE_TYPE.match(instance_type):
-            raise ValidationError(f"Value '{instance_type}' at 'instanceType' is not of the form ml.FAMILY.SIZE")
+        """Nothing: moto's own list has nothing younger than 2020, and the front has checked it against SageMaker's."""
 
     FakeEndpointConfig.validate_instance_type = known_instance_type
     SageMakerModelBackend.create_model = create_model_once
@@ -92,9 +87,8 @@ def _patch_endpoints(driver: EndpointDriver) -> None:
 
     def start(backend: Any, endpoint: Any, config_name: str, status: str) -> None:
         config = backend.endpoint_configs[config_name]
-        model = model_named(backend, config.production_variants[0]["ModelName"])
         endpoint.endpoint_status = status
-        driver.submit(endpoint, config, model)
+        driver.submit(endpoint, config, lambda name: model_named(backend, name))
 
     def create_endpoint(self: Any, endpoint_name: str, endpoint_config_name: str, tags: Any) -> Any:
         if endpoint_name in self.endpoints:
@@ -114,5 +108,14 @@ def _patch_endpoints(driver: EndpointDriver) -> None:
         start(backend, endpoint, config_name, "Updating")
         return ActionResult({"EndpointArn": endpoint.arn})
 
+    def delete_endpoint(self: Any, endpoint_name: str) -> None:
+        self.describe_endpoint(endpoint_name)  # raises when it does not exist
+        endpoint = self.endpoints[endpoint_name]
+        if endpoint.endpoint_status in ("Updating", "RollingBack", "Deleting"):
+            raise ValidationError(f'Cannot update in-progress endpoint "{endpoint.arn}".')
+        endpoint.endpoint_status = "Deleting"
+        driver.delete(endpoint_name, lambda: self.endpoints.pop(endpoint_name, None))
+
     SageMakerModelBackend.create_endpoint = create_endpoint
+    SageMakerModelBackend.delete_endpoint = delete_endpoint
     SageMakerResponse.update_endpoint = update_endpoint

@@ -6,7 +6,7 @@ import functools
 import os
 from typing import Any, Final
 
-import boto3
+import boto3  # noqa: TID251 - the cloud itself, not a use case
 
 REGION: Final = "us-east-1"
 ACCOUNT: Final = "123456789012"

@@ -14,9 +14,10 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any, Final
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError  # noqa: TID251 - the cloud itself, not a use case
 
-from local.clouds.aws.sdk import client
+from local.clouds.aws.sdk import REGION, client
+from local.clouds.faults import JOB, Faults
 from local.compat import utcnow
 from local.processes.container import ROOT, ContainerProcess, Ended, container_log, image_command, image_env
 from shared.errors import OpportuneError
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 RUNNING: Final = ("InProgress", "Stopping")
 REASON_LIMIT: Final = 1024  # characters of FailureReason
+#: a spot instance that is to be taken away is so after this long
+INTERRUPT_AFTER_S: Final = 2.0
 
 
 @dataclass
@@ -38,8 +41,9 @@ class _Run:
 class TrainingRunner:
     """Runs moto's training jobs one after the other and keeps their state as SageMaker would."""
 
-    def __init__(self, work_dir: Path) -> None:
+    def __init__(self, work_dir: Path, faults: Faults) -> None:
         self._work_dir = work_dir
+        self._faults = faults
         self._lock = threading.Lock()
         self._runs: dict[str, _Run] = {}
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
@@ -97,6 +101,17 @@ class TrainingRunner:
 
     def _train(self, job: Any, root: Path) -> tuple[str, str, str]:
         """Status, secondary status, failure reason."""
+        if fault := self._faults.take(JOB, "CapacityError", "MaxWaitTimeExceeded"):
+            if fault.code == "MaxWaitTimeExceeded":
+                return "Stopped", "MaxWaitTimeExceeded", ""
+            return "Failed", "Failed", f"{fault.code}: Unable to provision requested ML compute capacity."
+        while (ended := self._attempt(job, root)) is None:
+            _secondary(job, "Interrupted")  # the spot instance is gone; SageMaker looks for another one
+            _secondary(job, "Starting")
+        return ended
+
+    def _attempt(self, job: Any, root: Path) -> tuple[str, str, str] | None:
+        """On one instance, with its channels and what lies where it keeps checkpoints; None: it was taken away."""
         shutil.rmtree(root, ignore_errors=True)
         for folder in ("input/config", "input/data", "model", "output/data", "checkpoints"):
             (root / folder).mkdir(parents=True)
@@ -104,7 +119,12 @@ class TrainingRunner:
         channels = job.input_data_config or []
         for channel in channels:
             uri = channel["DataSource"]["S3DataSource"]["S3Uri"]
-            download(uri, root / "input/data" / channel["ChannelName"])
+            if not download(uri, root / "input/data" / channel["ChannelName"]):
+                return (
+                    "Failed",
+                    "Failed",
+                    f"ClientError: Data download failed: No S3 objects found under S3 URL {uri!r}",
+                )
         checkpoints = (job.checkpoint_config or {}).get("S3Uri")
         if checkpoints:
             download(checkpoints, root / "checkpoints")
@@ -114,20 +134,25 @@ class TrainingRunner:
         with self._lock:
             if run.stop_requested:
                 return "Stopped", "Stopped", ""
-            job.training_start_time = utcnow()
+            job.training_start_time = job.training_start_time or utcnow()
             run.process = ContainerProcess(
-                image_command(),
+                image_command("train"),
                 _container_env(job, root),
                 ROOT,
                 container_log(f"sagemaker-{job.training_job_name}", self._work_dir),
             )
         _secondary(job, "Training")
         _announce(job)
+        interrupted = threading.Event()
+        if self._faults.take(JOB, "Interrupted"):
+            self._take_away_later(run.process, interrupted)
         ended, code = run.process.wait(job.stopping_condition.get("MaxRuntimeInSeconds", 86400))
 
         _secondary(job, "Uploading")
         if checkpoints:
             upload(root / "checkpoints", checkpoints)
+        if ended is Ended.STOPPED and interrupted.is_set() and not run.stop_requested:
+            return None
         job.model_artifacts = {"S3ModelArtifacts": _upload_model(job, root)}
         if ended is Ended.STOPPED:
             return "Stopped", "Stopped", ""
@@ -139,25 +164,36 @@ class TrainingRunner:
         words = failure.read_text(errors="replace").strip() if failure.exists() else "no failure file was written"
         return "Failed", "Failed", f"AlgorithmError: {words}, exit code: {code}"
 
+    def _take_away_later(self, process: ContainerProcess, interrupted: threading.Event) -> None:
+        """A spot instance's end: SIGTERM and two minutes."""
+
+        def take_away() -> None:
+            interrupted.set()
+            process.stop()
+
+        timer = threading.Timer(INTERRUPT_AFTER_S, take_away)
+        timer.daemon = True
+        timer.start()
+
 
 def _log_failure(future: Future[None]) -> None:
     if error := future.exception():
         log.error("a training job was lost", exc_info=error)
 
 
-def download(uri: str, folder: Path) -> None:
-    """All objects under an s3:// prefix, with their paths below it; a single object keeps its name."""
+def download(uri: str, folder: Path) -> int:
+    """All objects under an s3:// prefix, with their paths below it; a single object keeps its name. How many."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     s3 = client("s3")
     folder.mkdir(parents=True, exist_ok=True)
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    for key in [found["Key"] for page in pages for found in page.get("Contents", [])]:
-        if key.endswith("/"):
-            continue
+    keys = [found["Key"] for page in pages for found in page.get("Contents", []) if not found["Key"].endswith("/")]
+    for key in keys:
         relative = key.rpartition("/")[2] if key == prefix else key[len(prefix) :].lstrip("/")
         target = folder / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    return len(keys)
 
 
 def upload(folder: Path, uri: str) -> None:
@@ -170,12 +206,16 @@ def upload(folder: Path, uri: str) -> None:
 
 
 def _upload_model(job: Any, root: Path) -> str:
-    """Pack model/ where SageMaker puts it; its address."""
+    """Bring model/ where SageMaker puts it, packed unless CompressionType is NONE; its address."""
+    output = job.output_data_config
+    uri = f"{output['S3OutputPath'].rstrip('/')}/{job.training_job_name}/output/model"
+    if output.get("CompressionType") == "NONE":
+        upload(root / "model", uri)
+        return f"{uri}/"
+    uri += ".tar.gz"
     archive = root / "model.tar.gz"
     with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
         tar.add(root / "model", arcname=".")
-    base = job.output_data_config["S3OutputPath"].rstrip("/")
-    uri = f"{base}/{job.training_job_name}/output/model.tar.gz"
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     client("s3").put_object(Bucket=bucket, Key=key, Body=archive.read_bytes())
     return uri
@@ -209,13 +249,29 @@ def _write_config(job: Any, folder: Path) -> None:
         (folder / f"{name}.json").write_text(json.dumps(content))
 
 
+def service_env() -> dict[str, str]:
+    """What every container of SageMaker is given: its role's credentials and its region.
+
+    In AWS the credentials come from an address of the instance; here the address of the cloud itself is named, too.
+    """
+    return {
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"],
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+    }
+
+
 def _container_env(job: Any, root: Path) -> dict[str, str]:
     return {
         **image_env(),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        **service_env(),
         "TRAINING_JOB_NAME": job.training_job_name,
         "TRAINING_JOB_ARN": job.arn,
         "SM_CURRENT_HOST": "algo-1",
-        "OPPORTUNE_ML_ROOT": str(root),
+        "OPPORTUNE_ML_ROOT": str(root),  # /opt/ml, where a container has the whole of it
         **(job.environment or {}),
     }
 

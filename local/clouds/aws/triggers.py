@@ -10,7 +10,7 @@ import time
 import uuid
 from typing import Any, Final
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError  # noqa: TID251 - the poller is part of the cloud
 
 from local.clouds.aws.sdk import ACCOUNT, client
 from local.runtimes import FunctionError, LambdaFunction

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from azure.core.exceptions import ResourceExistsError
-from azure.data.tables import TableServiceClient
-from azure.storage.blob import ContainerClient
-from azure.storage.queue import QueueClient
+from azure.data.tables import TableServiceClient  # noqa: TID251
+from azure.storage.blob import ContainerClient  # noqa: TID251
+from azure.storage.queue import QueueClient  # noqa: TID251
 
 #: Azurite's published development account; it opens nothing but an emulator
 ACCOUNT: Final = "devstoreaccount1"
