@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from shared.contracts import Cloud
+from shared.errors import ConfigurationError
 from shared.settings import Settings
 
 #: without these a container follows no release and keeps no feedback
@@ -30,7 +31,15 @@ def serving_environment(settings: Settings, cloud: Cloud) -> dict[str, str]:
         "OPPORTUNE_AZURE_STORAGE_ACCOUNT": "" if aws else settings.azure_storage_account,
         "OPPORTUNE_AZURE_STORAGE_CONNECTION": "" if aws else settings.azure_storage_connection,
     }
-    return {name: value for name, value in given.items() if value}
+    return {name: value for name, value in given.items() if value} | _further(settings.serve_environment)
+
+
+def _further(text: str) -> dict[str, str]:
+    """NAME=VALUE, separated by spaces. Raises ConfigurationError."""
+    parts = [part.partition("=") for part in text.split()]
+    if not all(name.isidentifier() and equals for name, equals, _ in parts):
+        raise ConfigurationError("OPPORTUNE_SERVE_ENVIRONMENT", text, "NAME=VALUE, separated by spaces")
+    return {name: value for name, _, value in parts}
 
 
 def lacking(environment: dict[str, str], settings: Settings, cloud: Cloud) -> str:

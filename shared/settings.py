@@ -64,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_write_auth_aws: Literal["none", "basic", "bearer", "sigv4", "entra"] = "sigv4"
     metrics_write_auth_azure: Literal["none", "basic", "bearer", "sigv4", "entra"] = "entra"
     metrics_write_token: str = ""  # of bearer, or USER:PASSWORD of basic
+    serve_environment: str = ""  # what else the serving containers are told: NAME=VALUE NAME=VALUE
     window_slots: Annotated[int, Meta(ge=3)] = 120  # a decision looks back on one to two times as many
     max_metric_age_slots: Positive = 5.0
     # --- policy

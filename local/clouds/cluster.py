@@ -3,34 +3,39 @@
     with Cluster(ClusterOptions(work=Path("build/run"), env={"OPPORTUNE_BASE_MODEL": "build/base"})) as cluster:
         print(cluster.doors["aws"], cluster.prometheus_url)
 
-Per cloud: its services (moto, or Azurite and Azure ML), a serving process, a network in front of it, and a host that
-feeds the packaged functions in the cloud's own runtime. Beside them one Prometheus. Leaving the
-block ends everything.
+Per cloud: its services (moto, or Azurite and Azure ML), the inference route to its endpoints with a network in front,
+and a host that feeds the packaged functions in the cloud's own runtime. Beside them one Prometheus. What is empty at
+first is filled as a user would do it: `opportune release MODEL --first`. Leaving the block ends everything.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
+import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 
 from local.clouds.aws import resources as aws
-from local.clouds.aws.sdk import REGION
-from local.clouds.azure import resources as azure
+from local.clouds.aws.sdk import ACCOUNT, REGION
 from local.clouds.azure.storage import azurite_command, connection_string, make_storage
+from local.clouds.faults import PATH as FAULTS
 from local.processes import latency_proxy, prometheus
-from local.processes.supervisor import Health, Service, Supervisor, free_port, http_ok, tcp_ok, tool
+from local.processes.reaper import MARK
+from local.processes.supervisor import TAIL_LINES, Health, Service, Supervisor, free_port, http_ok, tcp_ok, tool
 from local.runtimes.packages import packaged
 from shared.contracts import CLOUDS, Cloud
+from shared.errors import OpportuneError
 from shared.settings import Settings
 
 ROOT: Final = Path(__file__).parents[2]
@@ -38,7 +43,15 @@ ROOT: Final = Path(__file__).parents[2]
 EVENT_FUNCTION: Final = "training-events"
 #: what a user's own account or proxy settings would change
 _FOREIGN: Final = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "AWS_CONFIG_FILE")
+#: of a user's settings, those that only the serving containers read
+_OF_CONTAINERS: Final = ("OPPORTUNE_SERVE_", "OPPORTUNE_METRICS_SCRAPE_")
+#: in which an endpoint that is made gets them
+_OTHERS: Final = "OPPORTUNE_SERVE_ENVIRONMENT"
 READY_S: Final = 120.0
+
+
+class CommandError(OpportuneError):
+    """A command of ours failed on these clouds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +77,8 @@ class Cluster:
         self._packages: dict[Cloud, Path] = {}
         self.env: dict[str, str | None] = {}
         self.doors: dict[Cloud, str] = {}
+        #: the version that the run begins with
+        self.first_version = ""
 
     @property
     def log_dir(self) -> Path:
@@ -76,14 +91,9 @@ class Cluster:
         return self._url("prometheus")
 
     @property
-    def endpoint_urls(self) -> dict[Cloud, str]:
-        """The serving endpoints as the functions see them: behind the network."""
-        return {cloud: self._url(f"net-{cloud}") for cloud in CLOUDS}
-
-    @property
-    def serving_urls(self) -> dict[Cloud, str]:
-        """The serving processes themselves."""
-        return {cloud: self._url(f"serve-{cloud}") for cloud in CLOUDS}
+    def runtime_url(self) -> str:
+        """The SageMaker runtime, behind the network."""
+        return self._url("net-aws")
 
     @property
     def supervisor(self) -> Supervisor:
@@ -115,6 +125,36 @@ class Cluster:
         """Cut the endpoint of `cloud` off from the front doors, or mend it."""
         latency_proxy.change(self._url("network"), cloud, cut=cut)
 
+    def refuse(self, cloud: Cloud, **faults: Mapping[str, Any]) -> None:
+        """What the cloud is to refuse from now on, see local.clouds.faults; nothing ends it."""
+        url = f"{self._url('aws' if cloud == 'aws' else 'azureml')}{FAULTS}"
+        request = urllib.request.Request(url, json.dumps(faults).encode(), method="PUT")
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as answer:
+            answer.read()
+
+    def command(self, *arguments: str) -> str:
+        """What `opportune …` prints, asked of these clouds as their user would.
+
+        Raises:
+            CommandError: it failed; the message holds its own words.
+        """
+        env = {**os.environ, **self.env, MARK: self._supervisor.mark}
+        told = {name: value for name, value in env.items() if value is not None}
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.main", *arguments],
+            env=told,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        with (self.log_dir / "commands.log").open("a") as log:
+            log.write(f"opportune {' '.join(arguments)}\n{done.stderr}{done.stdout}")
+        if done.returncode != 0:
+            words = "\n".join(f"  {line}" for line in done.stderr.splitlines()[-TAIL_LINES:])
+            raise CommandError(f"opportune {' '.join(arguments)} failed:\n{words}")
+        return done.stdout
+
     def settings(self, cloud: Cloud) -> Settings:
         """The settings that the functions of `cloud` see."""
         known = {name: value for name, value in {**os.environ, **self.env}.items() if value is not None}
@@ -125,19 +165,15 @@ class Cluster:
     def _start(self) -> None:
         names = [
             *("aws", "blob", "queue", "table", "azureml", "prometheus", "network"),
-            *(f"{kind}-{cloud}" for kind in ("serve", "net", "host") for cloud in CLOUDS),
+            *(f"{kind}-{cloud}" for kind in ("route", "net", "host") for cloud in CLOUDS),
         ]
         self._ports = dict(zip(names, _ports(len(names)), strict=True))
         self.doors = {cloud: self._url(f"host-{cloud}") for cloud in CLOUDS}
         self.env = self._environment()
         settings = self.settings("aws")
 
-        # Everything at once; only the order of what depends on what is waited for.
         foundations = self._foundations(settings)
-        endpoints = [*(self._serving(cloud, settings) for cloud in CLOUDS), self._azureml()]
-        self._supervisor.spawn(*foundations)
-        self._supervisor.spawn(*endpoints)
-        self._supervisor.wait(*(service.name for service in foundations))
+        self._supervisor.start(*foundations)
         aws.make_resources(self._url("aws"), settings, self._options.visibility_s)
         make_storage(
             settings.azure_storage_connection,
@@ -145,16 +181,21 @@ class Cluster:
             containers=[settings.container],
             tables=[settings.table],
         )
-        self._supervisor.wait(*(service.name for service in endpoints))
-        aws.make_endpoint(self._url("aws"), settings)
-        azure.make_endpoint(self.settings("azure"))
+        self.first_version = self._release_first(settings.base_model)
         self._supervisor.start(*(self._host(cloud, settings.slot_seconds) for cloud in CLOUDS))
+
+    def _release_first(self, model: str) -> str:
+        """The first model, on both clouds, with endpoints made for it; its version."""
+        with (self._options.console or Console(stderr=True)).status("releasing the first model"):
+            done = self.command("release", model, "--first", "--json", "--timeout", "5")
+        (version,) = {str(one["version"]) for one in json.loads(done)["clouds"].values()}
+        return version
 
     def _foundations(self, settings: Settings) -> list[Service]:
         """What depends on nothing else."""
         p = self._ports
         azurite = azurite_command(tool("azurite"), p["blob"], p["queue"], p["table"])
-        routes = [f"--route={cloud}:{p[f'net-{cloud}']}:{p[f'serve-{cloud}']}" for cloud in CLOUDS]
+        routes = [f"--route={cloud}:{p[f'net-{cloud}']}:{p[f'route-{cloud}']}" for cloud in CLOUDS]
         return [
             self._python(
                 "aws", "local.clouds.aws.cloud", tcp_ok(p["aws"]), "--port", str(p["aws"]), env=self._cloud_env("aws")
@@ -167,6 +208,9 @@ class Cluster:
                 f"--control-port={p['network']}",
                 *routes,
             ),
+            self._route("aws", "local.clouds.aws.runtime"),
+            self._route("azure", "local.clouds.azure.scoring"),
+            self._azureml(),
             prometheus.service(
                 self._work / "prometheus",
                 port=p["prometheus"],
@@ -176,15 +220,10 @@ class Cluster:
             ),
         ]
 
-    def _serving(self, cloud: Cloud, settings: Settings) -> Service:
-        store = {"aws": f"s3://{settings.bucket}", "azure": f"azure-blob:{settings.container}"}
-        arguments = [
-            *("serve", "--model", settings.base_model, "--cloud", cloud, "--service", settings.service),
-            *("--host", "127.0.0.1", "--port", str(self._ports[f"serve-{cloud}"])),
-            *("--feedback-store", store[cloud]),
-        ]
-        health = http_ok(f"{self._url(f'serve-{cloud}')}/healthz")
-        return self._python(f"serve-{cloud}", "training_containers", health, *arguments)
+    def _route(self, cloud: Cloud, module: str) -> Service:
+        """The way to the containers of a cloud's endpoints."""
+        port = self._ports[f"route-{cloud}"]
+        return self._python(f"route-{cloud}", module, tcp_ok(port), f"--port={port}", env=self._cloud_env(cloud))
 
     def _azureml(self) -> Service:
         port = self._ports["azureml"]
@@ -206,6 +245,13 @@ class Cluster:
         given = {**{k: v for k, v in os.environ.items() if k.startswith("OPPORTUNE_")}, **self._options.env}
         scale = Settings.from_env(given).time_scale
         p = self._ports
+        # The window in which serving measures quality is of simulated time, too.
+        containers = {
+            "OPPORTUNE_SERVE_WINDOW_SECONDS": repr(600.0 / scale),
+            "OPPORTUNE_SERVE_FEEDBACK_SECONDS": "1",
+            "OPPORTUNE_METRICS_SCRAPE_SECONDS": str(max(1, round(self._options.scrape_s))),
+            **{name: value for name, value in given.items() if name.startswith(_OF_CONTAINERS) and name != _OTHERS},
+        }
         return {
             **dict.fromkeys(_FOREIGN),
             # Two cores serve everybody; a library that takes all of them for itself slows every request down.
@@ -214,22 +260,27 @@ class Cluster:
             "PYTHONUNBUFFERED": "1",
             "NO_PROXY": "127.0.0.1,localhost",
             "no_proxy": "127.0.0.1,localhost",
-            # The window in which serving measures quality is of simulated time, too.
-            "OPPORTUNE_SERVE_WINDOW_SECONDS": repr(600.0 / scale),
-            "OPPORTUNE_SERVE_FEEDBACK_SECONDS": "1",
             **given,
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local",
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_ENDPOINT_URL": self._url("aws"),
+            "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": self._url("net-aws"),
             "OPPORTUNE_AZURE_STORAGE_CONNECTION": connection_string(p["blob"], p["queue"], p["table"]),
             "OPPORTUNE_AZUREML_URL": self._url("azureml"),
             "OPPORTUNE_AZUREML_TOKEN": secrets.token_hex(16),
-            "OPPORTUNE_ADMIN_TOKEN": secrets.token_hex(16),
             "OPPORTUNE_PROMETHEUS_URL": self.prometheus_url,
-            "OPPORTUNE_AWS_ENDPOINT_URL": self._url("net-aws"),
-            "OPPORTUNE_AZURE_ENDPOINT_URL": self._url("net-azure"),
+            # what a deployment names, and what its containers are told by their endpoint
+            "OPPORTUNE_SAGEMAKER_IMAGE": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/opportune-training:local",
+            "OPPORTUNE_SAGEMAKER_ROLE_ARN": f"arn:aws:iam::{ACCOUNT}:role/opportune-training",
+            "OPPORTUNE_AZUREML_IMAGE": "local.azurecr.io/opportune-training:local",
+            **dict.fromkeys(
+                ("OPPORTUNE_METRICS_WRITE_URL_AWS", "OPPORTUNE_METRICS_WRITE_URL_AZURE"),
+                f"{self.prometheus_url}{prometheus.WRITE_PATH}",
+            ),
+            **dict.fromkeys(("OPPORTUNE_METRICS_WRITE_AUTH_AWS", "OPPORTUNE_METRICS_WRITE_AUTH_AZURE"), "none"),
+            _OTHERS: " ".join(f"{name}={value}" for name, value in containers.items()),
             # Only this machine can ask; the observer and the report read every record.
             "OPPORTUNE_OPERATOR_TOKEN": "",
             "OPPORTUNE_OPEN_RECORDS": "true",
@@ -245,7 +296,7 @@ class Cluster:
         return {
             "OPPORTUNE_CLOUD": cloud,
             "OPPORTUNE_LOCAL_WORK": str(self._work / cloud),
-            "OPPORTUNE_LOCAL_SERVE_URL": self._url(f"serve-{cloud}"),
+            "OPPORTUNE_LOCAL_SCORING_URL": self._url("net-azure"),
             "OPPORTUNE_LOCAL_EVENTGRID_URL": hook,
         }
 

@@ -21,6 +21,9 @@ from shared.quality import quality as quality_of
 #: live quality before and after a retrain is measured over this many slots
 BEFORE_AFTER_SLOTS: Final = 5
 
+#: how the metrics of the serving containers got to where decisions are made
+METRICS_PATH: Final = "remote-write"
+
 #: a job in one of these never ran in a training service
 NEVER_RAN: Final = frozenset({JobStatus.CLAIMED})
 
@@ -286,6 +289,7 @@ def summary(arm: Arm) -> dict[str, Any]:
         "cost_usd": _rounded(float(training[-1] + lost[-1])),
         "decisions": len(arm.decisions),
         "wall_s": round(arm.wall_s, 1),
+        "metrics_path": METRICS_PATH,
     }
 
 

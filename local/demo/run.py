@@ -18,6 +18,7 @@ import msgspec
 import urllib3
 from rich.console import Console
 
+from local.clouds.aws.sdk import client
 from local.clouds.cluster import Cluster, ClusterOptions
 from local.demo.arrivals import read_arrivals
 from local.demo.base_model import base_model
@@ -28,9 +29,8 @@ from local.demo.observer import Observer
 from local.demo.progress import Now, Progress
 from local.demo.question_pool import build_pool
 from local.demo.report import render
-from local.demo.results import Arm, Prices, Swap, against, summary
+from local.demo.results import METRICS_PATH, Arm, Prices, Swap, against, summary
 from local.demo.scenario import Scenario, Schedule, plan
-from local.processes.serving_admin import ServingAdmin
 from policy.policies import live_policy
 from shared.contracts import CLOUDS, IN_FLIGHT, Cloud
 from shared.errors import UnavailableError
@@ -107,6 +107,7 @@ class DemoResult:
             "arms": {arm.name: summary(arm) for arm in self.arms},
             "report": str(self.report),
             "against": against(self.arms),
+            "metrics_path": METRICS_PATH,
         }
 
 
@@ -165,8 +166,7 @@ def _run_arm(name: str, policy: str, options: DemoOptions, schedule: Schedule, m
         load = LoadGenerator(schedule.requests, cluster.doors, options.speed, _score, TIMEOUT_S)
         with Observer(cluster.doors, options.slot_s) as observer, load:
             _watch(name, options, cluster, load, observer, console)
-        admin = ServingAdmin(cluster.serving_urls["aws"], str(cluster.env["OPPORTUNE_ADMIN_TOKEN"]))
-        first_model = ask_first_model(admin, model, [request.item for request in schedule.requests], _score)
+        first_model = _never(cluster, schedule)
     outcomes = sorted(load.outcomes(), key=lambda outcome: outcome.due_s)
     jobs = observer.jobs()
     arm = Arm(
@@ -191,6 +191,20 @@ def _run_arm(name: str, policy: str, options: DemoOptions, schedule: Schedule, m
     )
     _write_records(folder, arm)
     return arm
+
+
+def _never(cluster: Cluster, schedule: Schedule) -> dict[str, tuple[float, float]]:
+    """What the first model would have answered all along."""
+    cluster.set_delay("aws", 0.0)
+    version = cluster.first_version
+    return ask_first_model(
+        lambda: cluster.command("rollback", "--to", version, "--cloud", "aws", "--timeout", "1"),
+        client("sagemaker-runtime", cluster.runtime_url),
+        cluster.settings("aws").sagemaker_endpoint,
+        version,
+        [request.item for request in schedule.requests],
+        _score,
+    )
 
 
 def _watch(

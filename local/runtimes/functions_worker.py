@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import json
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -16,23 +17,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from local.runtimes.memory import MemoryLimit
 from local.runtimes.process import PYTHON, FunctionError, RuntimeEndedError, clean_env
 
 WORKER: Final = Path(__file__).with_name("azure_worker.py")
+CONFINED: Final = Path(__file__).with_name("confined.py")
 
 
 class AzureWorker:
     """An unpacked Azure package in the worker library; `functions` is what it indexed: name -> bindings.
 
     Invocations run side by side, on the threads that the worker library gives them. Without `log` it writes to this
-    process's output.
+    process's output. The app writes to the temporary folder alone; what uses more than `memory_mib` is killed.
     """
 
-    def __init__(self, package: Path, env: Mapping[str, str], log: Path | None = None) -> None:
+    def __init__(
+        self, package: Path, env: Mapping[str, str], log: Path | None = None, memory_mib: float | None = None
+    ) -> None:
         self._log = str(log) if log else "the output of this process"
         with log.open("ab") if log else contextlib.nullcontext() as output:
             self._process = subprocess.Popen(
-                [str(PYTHON), "-P", str(WORKER), str(package)],
+                [sys.executable, "-P", str(CONFINED), str(PYTHON), "-P", str(WORKER), str(package)],
                 cwd=package,
                 env=clean_env(env),
                 stdin=subprocess.PIPE,
@@ -40,6 +45,8 @@ class AzureWorker:
                 stderr=output,
                 text=True,
             )
+        # the command becomes the worker, so it is this very process
+        self._memory = MemoryLimit("the worker", memory_mib, lambda: [self._process.pid]) if memory_mib else None
         assert self._process.stdin is not None and self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, self._process.stdout
         self._numbers = itertools.count()
@@ -108,6 +115,8 @@ class AzureWorker:
 
     def close(self) -> None:
         """End the worker."""
+        if self._memory is not None:
+            self._memory.close()
         self._process.kill()
         self._process.wait(timeout=10)
         if hasattr(self, "_reader"):

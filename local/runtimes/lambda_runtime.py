@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -18,8 +19,10 @@ from typing import Any, Final, Self
 import urllib3
 
 from local.processes.supervisor import free_port
+from local.runtimes.memory import MemoryLimit, peak_memory_mib
 from local.runtimes.process import EMULATOR, PYTHON, FunctionError, RuntimeEndedError, clean_env
 
+CONFINED: Final = Path(__file__).with_name("confined.py")
 START_S: Final = 15.0
 #: how much longer than the function's own timeout its answer is waited for: the emulator ends it and says so
 PATIENCE_S: Final = 5.0
@@ -29,10 +32,17 @@ class LambdaRuntime:
     """One execution environment of one function of an unpacked AWS package: one event at a time.
 
     The first invoke initialises the function, as a cold start does. Without `log` it writes to this process's output.
+    The function writes to the temporary folder alone, and is killed when it uses more than `memory_mib`.
     """
 
     def __init__(
-        self, package: Path, handler: str, env: Mapping[str, str], log: Path | None = None, timeout_s: float = 60.0
+        self,
+        package: Path,
+        handler: str,
+        env: Mapping[str, str],
+        log: Path | None = None,
+        timeout_s: float = 60.0,
+        memory_mib: float = 512.0,
     ) -> None:
         self._timeout_s = timeout_s
         self._port = free_port()
@@ -42,6 +52,7 @@ class LambdaRuntime:
         with log.open("ab") if log else contextlib.nullcontext() as output:
             self._process = subprocess.Popen(
                 [
+                    *(sys.executable, "-P", str(CONFINED)),
                     *(str(EMULATOR), "--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"),
                     *("--runtime-api-address", f"127.0.0.1:{free_port()}"),
                     *(str(PYTHON), "-m", "awslambdaric", handler),
@@ -50,7 +61,7 @@ class LambdaRuntime:
                 env=clean_env(
                     {
                         "AWS_LAMBDA_FUNCTION_NAME": f"opportune-{name}",
-                        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
+                        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(round(memory_mib)),
                         "AWS_LAMBDA_FUNCTION_TIMEOUT": str(round(timeout_s)),
                         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
                         "LAMBDA_TASK_ROOT": str(package),
@@ -63,6 +74,7 @@ class LambdaRuntime:
                 stderr=output,
                 start_new_session=True,
             )
+        self._memory = MemoryLimit(handler, memory_mib, lambda: _children(self._process.pid))
         self._wait()
 
     def _wait(self) -> None:
@@ -96,6 +108,9 @@ class LambdaRuntime:
             raise RuntimeEndedError(f"{raw[:300].decode(errors='replace')}; see {self._log}") from exc
         # The emulator reports what a handler raised with HTTP 200.
         if isinstance(answer, dict) and "errorType" in answer:
+            if str(answer["errorType"]).startswith("Runtime."):
+                killed = "Runtime.OutOfMemory: " if self._memory.exceeded else ""
+                raise RuntimeEndedError(f"{killed}{answer['errorType']}: {answer.get('errorMessage')}; see {self._log}")
             raise FunctionError(f"{answer['errorType']}: {answer.get('errorMessage')}")
         return answer
 
@@ -108,13 +123,13 @@ class LambdaRuntime:
     def peak_memory_mb(self) -> float:
         """Peak resident memory of the Python process so far, in megabytes (10^6 bytes)."""
         for pid in _children(self._process.pid):
-            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024 / 1e6
+            if (peak_mib := peak_memory_mib(pid)) is not None:
+                return peak_mib * 2**20 / 1e6
         raise RuntimeEndedError("the function's process is gone")
 
     def close(self) -> None:
         """End the emulator and the function."""
+        self._memory.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(timeout=10)
@@ -135,12 +150,19 @@ class LambdaFunction:
     """
 
     def __init__(
-        self, package: Path, handler: str, env: Mapping[str, str], *, timeout_s: float = 60.0, concurrency: int = 1
+        self,
+        package: Path,
+        handler: str,
+        env: Mapping[str, str],
+        *,
+        timeout_s: float = 60.0,
+        memory_mib: float = 512.0,
+        concurrency: int = 1,
     ) -> None:
         self.name = handler
         self._package = package
         self._env = dict(env)
-        self._timeout_s = timeout_s
+        self._timeout_s, self._memory_mib = timeout_s, memory_mib
         self._concurrency = concurrency
         self._idle: list[LambdaRuntime] = []  # the last one used is the first one taken
         self._count = 0  # idle, busy or starting
@@ -157,7 +179,9 @@ class LambdaFunction:
         cold = runtime is None
         try:
             if runtime is None:
-                runtime = LambdaRuntime(self._package, self.name, self._env, timeout_s=self._timeout_s)
+                runtime = LambdaRuntime(
+                    self._package, self.name, self._env, timeout_s=self._timeout_s, memory_mib=self._memory_mib
+                )
             return runtime.invoke(event)
         except RuntimeEndedError:
             if runtime is not None:
@@ -194,5 +218,8 @@ class LambdaFunction:
 
 
 def _children(pid: int) -> list[int]:
-    threads = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for thread in threads for child in thread.read_text().split()]
+    try:
+        threads = list(Path(f"/proc/{pid}/task").glob("*/children"))
+        return [int(child) for thread in threads for child in thread.read_text().split()]
+    except OSError:  # it ends just now
+        return []

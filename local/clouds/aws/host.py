@@ -19,11 +19,12 @@ from local.clouds.aws.triggers import run_events, run_queue, run_schedule
 from local.processes.logs import log_to_stderr
 from local.processes.wsgi import serve
 from local.runtimes import LambdaFunction
+from local.runtimes.limits import lambda_limits
 from local.runtimes.process import deployed_env
 from shared.settings import Settings
 
-#: seconds, as in serverless.yml
-TIMEOUTS_S: Final = {"schedule": 60.0, "retrain": 60.0, "events": 300.0, "http": 29.0}
+#: option -> the function's name in serverless.yml, which says what it is given
+FUNCTIONS: Final = {"schedule": "schedule", "retrain": "retrain", "events": "training-events", "http": "http"}
 #: requests that are answered side by side; Lambda's own limit is a thousand, one machine's is here
 HTTP_CONCURRENCY: Final = 6
 
@@ -43,15 +44,17 @@ def main() -> None:
     settings = Settings.from_env(os.environ)
     # Tracing off, as the deployment has it unless it is asked for.
     env = {"POWERTOOLS_TRACE_DISABLED": "true", **deployed_env("AWS_", "POWERTOOLS_")}
+    limits = lambda_limits()
     functions = {
         name: LambdaFunction(
             options.package.resolve(),
             getattr(options, name),
             env,
-            timeout_s=timeout_s,
+            timeout_s=limits[deployed].timeout_s,
+            memory_mib=limits[deployed].memory_mib,
             concurrency=HTTP_CONCURRENCY if name == "http" else 1,
         )
-        for name, timeout_s in TIMEOUTS_S.items()
+        for name, deployed in FUNCTIONS.items()
     }
 
     stop = threading.Event()

@@ -23,6 +23,7 @@ from local.clouds.azure.web import Web
 from local.processes.logs import log_to_stderr
 from local.processes.wsgi import serve
 from local.runtimes import AzureWorker
+from local.runtimes.limits import instance_memory_mib
 from local.runtimes.process import deployed_env
 from shared.errors import ConfigurationError
 from shared.settings import Settings
@@ -52,7 +53,7 @@ def main() -> None:
     config = HostConfig.read(package / "host.json")
 
     stop = threading.Event()
-    with AzureWorker(package, deployed_env("AWS_")) as worker:
+    with AzureWorker(package, deployed_env("AWS_"), memory_mib=instance_memory_mib()) as worker:
         threading.Thread(target=_end_with, args=(worker, stop), name="worker", daemon=True).start()
         functions = functions_of(worker, config)
         for function in functions:

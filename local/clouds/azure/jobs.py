@@ -6,6 +6,7 @@ import copy
 import datetime as dt
 import json
 import logging
+import os
 import re
 import shutil
 import threading
@@ -21,6 +22,7 @@ from typing import Any, Final
 from azure.core.exceptions import AzureError
 
 from local.clouds.azure.storage import Datastore
+from local.clouds.faults import JOB, Faults
 from local.processes.container import ROOT, ContainerProcess, Ended, container_log, image_env
 
 log = logging.getLogger(__name__)
@@ -64,10 +66,11 @@ class Job:
 class JobRunner:
     """Keeps the jobs of a workspace and runs them one after the other."""
 
-    def __init__(self, work_dir: Path, datastore: Datastore, event_grid_url: str) -> None:
+    def __init__(self, work_dir: Path, datastore: Datastore, event_grid_url: str, faults: Faults) -> None:
         self._work_dir = work_dir
         self._datastore = datastore
         self._event_grid_url = event_grid_url
+        self._faults = faults
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="job")
@@ -81,14 +84,9 @@ class JobRunner:
         """The job of that name and whether it is new; a second create with the same command changes nothing.
 
         Raises:
-            BadJobError: not a command job, or a job of that name exists with another command.
+            BadJobError: the command names what there is not, or a job of that name exists with another command.
         """
-        properties = body.get("properties")
-        if not isinstance(properties, dict) or properties.get("jobType") != "Command":
-            raise BadJobError('properties.jobType must be "Command"')
-        for required in ("command", "environmentId", "computeId"):
-            if not isinstance(properties.get(required), str) or not properties[required]:
-                raise BadJobError(f"properties.{required} is required")
+        properties = body["properties"]
         for kind, key in _PLACE.findall(properties["command"]):
             if key not in (properties.get(kind) or {}):
                 raise BadJobError(f"the command names {kind}.{key}, which is not in properties.{kind}")
@@ -138,6 +136,8 @@ class JobRunner:
 
     def _execute(self, job: Job, root: Path) -> tuple[str, str]:
         """Final status and the reason when it is not Completed."""
+        if fault := self._faults.take(JOB):
+            return "Failed", f"{fault.code}: {fault.message}"
         properties = job.body["properties"]
         shutil.rmtree(root, ignore_errors=True)
         places: dict[tuple[str, str], str] = {}
@@ -152,6 +152,7 @@ class JobRunner:
         command = _PLACE.sub(lambda match: places[match.group(1), match.group(2)], properties["command"])
         env = {
             **image_env(),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             "AZUREML_RUN_ID": job.name,
             "AZUREML_EXPERIMENT_NAME": properties.get("experimentName", "Default"),
             **{name: str(value) for name, value in (properties.get("environmentVariables") or {}).items()},
@@ -180,8 +181,6 @@ class JobRunner:
         kind = spec.get("jobInputType")
         if kind == "literal":
             return str(spec["value"])
-        if kind not in ("uri_folder", "uri_file"):
-            raise ValueError(f"jobInputType {kind!r} is not one of uri_folder, uri_file, literal")
         if not self._datastore.download(spec["uri"], folder):
             raise ValueError(f"no data at {spec['uri']}")
         return str(next(p for p in folder.rglob("*") if p.is_file())) if kind == "uri_file" else str(folder)

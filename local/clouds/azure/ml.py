@@ -2,8 +2,9 @@
 
     python -m local.clouds.azure.ml --port P
 
-OPPORTUNE_AZUREML_TOKEN (the bearer token to ask for), OPPORTUNE_AZURE_STORAGE_CONNECTION, OPPORTUNE_LOCAL_WORK,
-OPPORTUNE_LOCAL_SERVE_URL, OPPORTUNE_ADMIN_TOKEN and OPPORTUNE_LOCAL_EVENTGRID_URL come from the environment.
+OPPORTUNE_AZUREML_TOKEN (the bearer token to ask for), OPPORTUNE_AZURE_STORAGE_CONNECTION, OPPORTUNE_LOCAL_WORK (also of
+local.clouds.azure.scoring, which answers for the endpoints), OPPORTUNE_LOCAL_SCORING_URL (where that listens) and
+OPPORTUNE_LOCAL_EVENTGRID_URL come from the environment.
 """
 
 from __future__ import annotations
@@ -12,43 +13,61 @@ import argparse
 import hmac
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from flask import Flask, Response, jsonify, request
 
-from local.clouds.azure.endpoints import Endpoints
+from local.clouds.azure.endpoints import BusyError, Endpoints
 from local.clouds.azure.jobs import BadJobError, JobRunner
+from local.clouds.azure.schema import BODIES, EndpointPatch, checked
 from local.clouds.azure.storage import Datastore
+from local.clouds.faults import PATH, Faults
 from local.processes.logs import log_to_stderr
-from local.processes.serving_admin import ServingAdmin
 from local.processes.wsgi import serve
-from shared.errors import OpportuneError
 
 WORKSPACE: Final = (
     "/subscriptions/<subscription>/resourceGroups/<group>"
     "/providers/Microsoft.MachineLearningServices/workspaces/<workspace>"
 )
-_NAME: Final = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9\-_]{0,254}$")
+_NAME: Final = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9\-_.]{0,254}$")
+#: of endpoints and deployments, 3 to 32 characters
+_SHORT: Final = re.compile(r"^[a-zA-Z][a-zA-Z0-9-]{1,30}[a-zA-Z0-9]$")
 Reply = tuple[Response, int]
 
 
-def create_app(jobs: JobRunner, endpoints: Endpoints, token: str) -> Flask:
+def create_app(jobs: JobRunner, endpoints: Endpoints, token: str, faults: Faults) -> Flask:
     """The workspace's interface. Errors have Azure's form: {"error": {"code", "message"}}."""
     app = Flask(__name__)
 
     @app.before_request
     def authorise() -> Reply | None:
-        if request.path == "/healthz":
+        if request.path in ("/healthz", PATH):
             return None
         if not hmac.compare_digest(request.headers.get("Authorization", ""), f"Bearer {token}"):
             return error(401, "InvalidAuthenticationToken", "the bearer token is missing or wrong")
         if not request.args.get("api-version"):
             return error(400, "MissingApiVersionParameter", "the query parameter api-version is required")
-        for value in (request.view_args or {}).values():
-            if not _NAME.match(value):
+        for name, value in (request.view_args or {}).items():
+            allowed = _SHORT if name in ("endpoint", "deployment") else _NAME
+            if not allowed.match(value):
                 return error(400, "ValidationError", f"{value!r} is not a valid name")
+        if fault := faults.take(f"{request.method} {collection()}"):
+            return error(fault.status, fault.code, fault.message)
         return None
+
+    @app.get(PATH)
+    def told() -> Response:
+        return Response(faults.told(), mimetype="application/json")
+
+    @app.put(PATH)
+    def refuse() -> Response | Reply:
+        try:
+            faults.replace(request.get_data())
+        except ValueError as exc:
+            return error(400, "ValidationError", str(exc))
+        return told()
 
     @app.get("/healthz")
     def healthz() -> Reply:
@@ -57,9 +76,11 @@ def create_app(jobs: JobRunner, endpoints: Endpoints, token: str) -> Flask:
     @app.put(f"{WORKSPACE}/jobs/<name>")
     def put_job(name: str, **workspace: str) -> Reply:
         try:
-            job, new = jobs.create(name, workspace_id(workspace), body())
+            job, new = jobs.create(name, workspace_id(workspace), checked(BODIES["jobs"], body()))
         except BadJobError as exc:
             return error(400, "UserError", str(exc))
+        except ValueError as exc:
+            return error(400, "ValidationError", str(exc))
         return jsonify(job.resource), 201 if new else 200
 
     @app.get(f"{WORKSPACE}/jobs/<name>")
@@ -75,71 +96,104 @@ def create_app(jobs: JobRunner, endpoints: Endpoints, token: str) -> Flask:
         jobs.cancel(job)
         return jsonify({}), 202
 
-    def put(path: str, workspace: dict[str, str], keep: Any) -> Reply:
+    def put(path: str, workspace: dict[str, str], keep: Callable[[str, dict[str, Any]], None]) -> Reply:
         found = endpoints.get(path)
-        resource = {**body(), "id": f"{workspace_id(workspace)}/{path}", "name": path.rpartition("/")[2]}
-        if not isinstance(resource.get("properties"), dict):
-            return error(400, "ValidationError", "properties is required")
         try:
-            keep(path, resource)
-        except OpportuneError as exc:
+            asked = checked(BODIES[collection()], body())
+            keep(path, {**asked, "id": f"{workspace_id(workspace)}/{path}", "name": path.rpartition("/")[2]})
+        except BusyError as exc:
             return error(409, "Conflict", str(exc))
+        except ValueError as exc:
+            return error(400, "ValidationError", str(exc))
         return jsonify(endpoints.get(path)), 200 if found else 201
 
     def get(path: str) -> Reply:
         found = endpoints.get(path)
         return (jsonify(found), 200) if found else missing(path)
 
-    @app.put(f"{WORKSPACE}/models/<name>/versions/<version>")
-    def put_model(name: str, version: str, **workspace: str) -> Reply:
-        return put(f"models/{name}/versions/{version}", workspace, endpoints.put_model)
-
-    @app.get(f"{WORKSPACE}/models/<name>/versions/<version>")
-    def get_model(name: str, version: str, **workspace: str) -> Reply:
-        return get(f"models/{name}/versions/{version}")
-
-    @app.put(f"{WORKSPACE}/onlineEndpoints/<name>")
-    def put_endpoint(name: str, **workspace: str) -> Reply:
-        return put(f"onlineEndpoints/{name}", workspace, endpoints.put_endpoint)
-
-    @app.patch(f"{WORKSPACE}/onlineEndpoints/<name>")
-    def patch_endpoint(name: str, **workspace: str) -> Reply:
-        found = endpoints.get(f"onlineEndpoints/{name}")
-        if found is None:
-            return missing(f"endpoint {name}")
-        traffic = body().get("properties", {}).get("traffic", found["properties"]["traffic"])
-        found["properties"]["traffic"] = traffic
+    def delete(path: str) -> Reply:
         try:
-            endpoints.put_endpoint(f"onlineEndpoints/{name}", found)
-        except OpportuneError as exc:
+            return jsonify({}), 202 if endpoints.delete(path) else 204
+        except BusyError as exc:
             return error(409, "Conflict", str(exc))
-        return jsonify(found), 200
+        except ValueError as exc:
+            return error(400, "ValidationError", str(exc))
 
-    @app.get(f"{WORKSPACE}/onlineEndpoints/<name>")
-    def get_endpoint(name: str, **workspace: str) -> Reply:
-        return get(f"onlineEndpoints/{name}")
+    for kind in ("models", "environments"):
 
-    @app.put(f"{WORKSPACE}/onlineEndpoints/<name>/deployments/<deployment>")
-    def put_deployment(name: str, deployment: str, **workspace: str) -> Reply:
-        if endpoints.get(f"onlineEndpoints/{name}") is None:
-            return missing(f"endpoint {name}")
-        return put(f"onlineEndpoints/{name}/deployments/{deployment}", workspace, endpoints.put_deployment)
+        def put_asset(name: str, version: str, kind: str = kind, **workspace: str) -> Reply:
+            return put(f"{kind}/{name}/versions/{version}", workspace, endpoints.put_asset)
 
-    @app.get(f"{WORKSPACE}/onlineEndpoints/<name>/deployments/<deployment>")
-    def get_deployment(name: str, deployment: str, **workspace: str) -> Reply:
-        return get(f"onlineEndpoints/{name}/deployments/{deployment}")
+        def get_asset(name: str, version: str, kind: str = kind, **workspace: str) -> Reply:
+            return get(f"{kind}/{name}/versions/{version}")
 
-    @app.get(f"{WORKSPACE}/onlineEndpoints/<name>/deployments")
-    def list_deployments(name: str, **workspace: str) -> Reply:
-        if endpoints.get(f"onlineEndpoints/{name}") is None:
-            return missing(f"endpoint {name}")
-        return jsonify(value=endpoints.deployments(f"onlineEndpoints/{name}")), 200
+        rule = f"{WORKSPACE}/{kind}/<name>/versions/<version>"
+        app.add_url_rule(rule, f"put_{kind}", put_asset, methods=["PUT"])
+        app.add_url_rule(rule, f"get_{kind}", get_asset, methods=["GET"])
+
+    @app.put(f"{WORKSPACE}/onlineEndpoints/<endpoint>")
+    def put_endpoint(endpoint: str, **workspace: str) -> Reply:
+        return put(f"onlineEndpoints/{endpoint}", workspace, endpoints.put_endpoint)
+
+    @app.patch(f"{WORKSPACE}/onlineEndpoints/<endpoint>")
+    def patch_endpoint(endpoint: str, **workspace: str) -> Reply:
+        path = f"onlineEndpoints/{endpoint}"
+        if endpoints.get(path) is None:
+            return missing(f"endpoint {endpoint}")
+        try:
+            endpoints.patch_endpoint(path, checked(EndpointPatch, body()))
+        except BusyError as exc:
+            return error(409, "Conflict", str(exc))
+        except ValueError as exc:
+            return error(400, "ValidationError", str(exc))
+        return get(path)
+
+    @app.get(f"{WORKSPACE}/onlineEndpoints/<endpoint>")
+    def get_endpoint(endpoint: str, **workspace: str) -> Reply:
+        return get(f"onlineEndpoints/{endpoint}")
+
+    @app.delete(f"{WORKSPACE}/onlineEndpoints/<endpoint>")
+    def delete_endpoint(endpoint: str, **workspace: str) -> Reply:
+        return delete(f"onlineEndpoints/{endpoint}")
+
+    @app.put(f"{WORKSPACE}/onlineEndpoints/<endpoint>/deployments/<deployment>")
+    def put_deployment(endpoint: str, deployment: str, **workspace: str) -> Reply:
+        if endpoints.get(f"onlineEndpoints/{endpoint}") is None:
+            return missing(f"endpoint {endpoint}")
+        return put(f"onlineEndpoints/{endpoint}/deployments/{deployment}", workspace, endpoints.put_deployment)
+
+    @app.get(f"{WORKSPACE}/onlineEndpoints/<endpoint>/deployments/<deployment>")
+    def get_deployment(endpoint: str, deployment: str, **workspace: str) -> Reply:
+        return get(f"onlineEndpoints/{endpoint}/deployments/{deployment}")
+
+    @app.delete(f"{WORKSPACE}/onlineEndpoints/<endpoint>/deployments/<deployment>")
+    def delete_deployment(endpoint: str, deployment: str, **workspace: str) -> Reply:
+        return delete(f"onlineEndpoints/{endpoint}/deployments/{deployment}")
+
+    @app.post(f"{WORKSPACE}/onlineEndpoints/<endpoint>/deployments/<deployment>/getLogs")
+    def get_logs(endpoint: str, deployment: str, **workspace: str) -> Reply:
+        path = f"onlineEndpoints/{endpoint}/deployments/{deployment}"
+        if endpoints.get(path) is None:
+            return missing(path)
+        lines = endpoints.logs(path).splitlines()
+        return jsonify(content="\n".join(lines[-int(body().get("tail") or 100) :])), 200
+
+    @app.get(f"{WORKSPACE}/onlineEndpoints/<endpoint>/deployments")
+    def list_deployments(endpoint: str, **workspace: str) -> Reply:
+        if endpoints.get(f"onlineEndpoints/{endpoint}") is None:
+            return missing(f"endpoint {endpoint}")
+        return jsonify(value=endpoints.below(f"onlineEndpoints/{endpoint}/deployments")), 200
 
     @app.errorhandler(404)
     def no_route(_: Exception) -> Reply:
         return error(404, "NotFound", f"no such resource: {request.path}")
 
     return app
+
+
+def collection() -> str:
+    """The last collection that the request's path names: jobs, models, environments, onlineEndpoints, deployments."""
+    return next((part for part in reversed(request.path.split("/")) if part in BODIES), "")
 
 
 def body() -> dict[str, Any]:
@@ -175,13 +229,14 @@ def main() -> None:
     log_to_stderr()
     env = os.environ
     work = Path(env.get("OPPORTUNE_LOCAL_WORK", "build/local-azure")).resolve()
-    datastore, admin = Datastore.from_env(), ServingAdmin.from_env()
-    runner = JobRunner(work / "jobs", datastore, env.get("OPPORTUNE_LOCAL_EVENTGRID_URL", ""))
-    endpoints = Endpoints(work, datastore, admin, admin.url if admin else f"http://127.0.0.1:{port}")
+    datastore, faults = Datastore.from_env(), Faults()
+    runner = JobRunner(work / "jobs", datastore, env.get("OPPORTUNE_LOCAL_EVENTGRID_URL", ""), faults)
+    endpoints = Endpoints(work, datastore, env.get("OPPORTUNE_LOCAL_SCORING_URL", f"http://127.0.0.1:{port}"))
     try:
-        serve(create_app(runner, endpoints, env["OPPORTUNE_AZUREML_TOKEN"]), port)
+        serve(create_app(runner, endpoints, env["OPPORTUNE_AZUREML_TOKEN"], faults), port)
     finally:
         runner.kill()
+        endpoints.kill()
         # A job's thread may be waiting for a container or a network answer; the cloud goes away without it.
         os._exit(0)
 
