@@ -28,6 +28,9 @@ APP = textwrap.dedent(
         text = message.get_body().decode(errors="replace")
         if text.startswith("sleep"):
             time.sleep(float(text[5:]))
+        elif text == "eat":
+            bytearray(b"x") * 400 * 2**20
+            time.sleep(1)
         elif text != "good":
             raise ValueError(text)
     """
@@ -71,3 +74,12 @@ def test_a_worker_that_is_slow_or_gone_is_said_so(worker: AzureWorker) -> None:
     worker.wait()
     with pytest.raises(RuntimeEndedError, match="the worker ended with -9"):
         send(worker, "string", "good")
+
+
+def test_a_worker_that_uses_more_than_its_instance_has_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "function_app.py").write_text(APP)
+    with AzureWorker(tmp_path, {}, tmp_path / "log", memory_mib=300) as worker:
+        send(worker, "string", "good")
+        with pytest.raises(RuntimeEndedError, match="the worker ended"):
+            send(worker, "string", "eat")
+        assert worker.wait() == -signal.SIGKILL

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from local.runtimes import FunctionError, LambdaFunction, RuntimeEndedError
+from local.runtimes.limits import instance_memory_mib, lambda_limits
 
 pytestmark = pytest.mark.xdist_group("local-clouds")
 
@@ -23,6 +24,11 @@ HANDLERS = textwrap.dedent(
             raise ValueError("no good")
         if event == "crash":
             os._exit(3)
+        if event == "eat":
+            return len(bytearray(b"x") * 200 * 2**20)
+        if isinstance(event, dict):
+            with open(event["write"], "w") as file:
+                return file.write("x")
         time.sleep(event)
         return os.getpid()
     """
@@ -32,7 +38,7 @@ HANDLERS = textwrap.dedent(
 @pytest.fixture
 def function(tmp_path: Path) -> Iterator[LambdaFunction]:
     (tmp_path / "tiny.py").write_text(HANDLERS)
-    made = LambdaFunction(tmp_path, "tiny.work", {}, timeout_s=2, concurrency=2)
+    made = LambdaFunction(tmp_path, "tiny.work", {}, timeout_s=2, memory_mib=128, concurrency=2)
     yield made
     made.close()
 
@@ -62,3 +68,31 @@ def test_a_function_that_takes_too_long_is_ended(function: LambdaFunction) -> No
         function.invoke(30)
     assert time.monotonic() - begun < 20
     assert function.invoke(0) > 0
+
+
+def test_a_function_that_uses_more_than_its_memory_is_killed_with_the_runtimes_words(function: LambdaFunction) -> None:
+    with pytest.raises(RuntimeEndedError, match=r"Runtime\.OutOfMemory: Runtime\.ExitError.*signal: killed"):
+        function.invoke("eat")
+    assert function.invoke(0) > 0
+
+
+def test_a_function_writes_to_its_temporary_folder_and_nowhere_else(tmp_path: Path) -> None:
+    package, scratch = tmp_path / "package", tmp_path / "tmp"
+    package.mkdir()
+    scratch.mkdir()
+    (package / "tiny.py").write_text(HANDLERS)
+    made = LambdaFunction(package, "tiny.work", {"TMPDIR": str(scratch)})
+    try:
+        assert made.invoke({"write": str(scratch / "new")}) == 1
+        for there in (package / "new", package / "tiny.py"):
+            with pytest.raises(FunctionError, match="PermissionError"):
+                made.invoke({"write": str(there)})
+    finally:
+        made.close()
+
+
+def test_what_is_deployed_says_what_each_function_is_given() -> None:
+    limits = lambda_limits()
+    assert set(limits) >= {"schedule", "retrain", "training-events", "http"}
+    assert all(128 <= one.memory_mib <= 10_240 and 1 <= one.timeout_s <= 900 for one in limits.values())
+    assert 512 <= instance_memory_mib() <= 4096
