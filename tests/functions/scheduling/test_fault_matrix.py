@@ -21,6 +21,8 @@ from shared.ports import CloudServices
 from shared.values import Document
 from tests.fakes import memory_cloud
 
+pytestmark = pytest.mark.slow
+
 JOB = "qa-20270115t080000"
 MARK = "planted by the test"
 #: a call that hangs may take so long, and so may a run in which one does
