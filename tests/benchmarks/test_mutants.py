@@ -9,6 +9,8 @@ import pytest
 from benchmarks import mutants
 from benchmarks.mutants import EQUIVALENT, ROOT, TESTS, Mutant
 
+pytestmark = pytest.mark.slow
+
 TINY = """\
 import functools
 import logging

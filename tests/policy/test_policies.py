@@ -75,6 +75,7 @@ def test_where_retrains_are_quick_a_drop_is_answered_at_once() -> None:
 @pytest.mark.parametrize("window", [1, 4, 8, 12])
 @pytest.mark.parametrize(("passing", "lasting"), [(0.62, 0.3), (0.62, 0.4), (0.7, 0.3), (0.7, 0.4)])
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow
 def test_a_second_fall_is_answered_where_live_quality_is_a_mean_over_slots(
     window: int, passing: float, lasting: float, seed: int
 ) -> None:
@@ -263,6 +264,7 @@ def test_what_is_learnt_of_how_long_a_retrain_takes_counts_for_the_whole_past() 
     np.testing.assert_allclose(follower.follow(quick)[0], build(quick), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_threads_may_share_a_follower() -> None:
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)  # threads take turns within a step, not once in many

@@ -21,6 +21,8 @@ from shared.errors import ConflictError, ModelError, NotFoundError, OpportuneErr
 from shared.values import Document
 from tests.functions.conftest import with_fleets
 
+pytestmark = pytest.mark.slow
+
 JOB = "qa-20270115t080000"
 MARK = "planted by the test"
 #: a call that hangs may take so long, and so may a run in which one does

@@ -136,6 +136,7 @@ SCRIPT = textwrap.dedent(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.slow
 def test_nothing_is_left_when_the_supervising_program_gets_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     script = SCRIPT.format(command=STUBBORN)
     program = subprocess.Popen(

@@ -787,7 +787,7 @@ def test_a_container_that_is_scraped_no_more(prometheus: str) -> None:
 
 
 def test_a_series_that_has_ended_is_looked_into_as_an_empty_one(prometheus: str) -> None:
-    missing(prometheus, "gone", "last scraped")
+    missing(prometheus, "gone", "last scraped", step_s=1.0)  # in slots as long as the window's below
     source, now = over(prometheus, "gone"), time.time()
     series = {"cpu": Series((now - 10, now - 5), (0.5, 0.5)), "redeploys": Series((), ())}
     window = MetricWindow(service="gone", start_s=now - 10, end_s=now, step_s=1.0, series=series)

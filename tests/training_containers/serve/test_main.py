@@ -99,6 +99,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
             process.process.wait()
 
 
+@pytest.mark.slow
 def test_a_process_serves_is_scraped_and_stores_feedback(
     start: Callable[..., Process], model_dir: Path, tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_process_serves_is_scraped_and_stores_feedback(
     assert {e["action"] for e in events} >= {"listen", "load", "predict", "feedback", "stop"}
 
 
+@pytest.mark.slow
 def test_a_terminated_process_finishes_what_it_took(
     start: Callable[..., Process], make_model: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -272,6 +274,7 @@ def test_a_process_listens_on_an_address_of_version_6(start: Callable[..., Proce
         process.call("GET", "/ping")
 
 
+@pytest.mark.slow
 def test_two_processes_that_share_a_metrics_folder_answer_for_each_other(
     start: Callable[..., Process], model_dir: Path, tmp_path: Path
 ) -> None:

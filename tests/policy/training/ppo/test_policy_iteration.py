@@ -22,6 +22,8 @@ from policy.training.simulator.generators import generate
 from policy.training.simulator.pool import Pool, training_pool
 from policy.training.simulator.trace import Trace
 
+pytestmark = pytest.mark.slow
+
 NAMES = [feature.name for feature in FEATURES]
 TIME, LOST = NAMES.index("time"), NAMES.index("drop_4")
 
@@ -132,7 +134,6 @@ def test_what_the_trees_learnt_is_taught_to_the_actor_and_the_critic_stays(
     assert all(bool((a == b).all()) for a, b in zip(critic, policy.value_net.parameters(), strict=True))
 
 
-@pytest.mark.slow
 def test_training_ends_with_it_where_the_recipe_says_so(tmp_path: Path) -> None:
     phases = []
     small = Recipe(observation="multistream", seed=2, steps=512, traces=14, num_envs=32, n_steps=16, iteration_pools=2)

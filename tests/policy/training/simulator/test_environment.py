@@ -35,6 +35,7 @@ def test_gymnasium_accepts_the_environment(pool: Pool, observation: str) -> None
 
 @pytest.mark.parametrize("observation", ["paper", "multistream"])
 @pytest.mark.parametrize("reward", ["usd", "regret", "paper"])
+@pytest.mark.slow
 def test_vector_and_single_agree_step_by_step(pool: Pool, observation: str, reward: str) -> None:
     rules = Rules(observation=observation, reward=reward, failing_share=0.5)  # type: ignore[arg-type]
     many = LLMVecEnv(pool, 5, rules, seed=3)
@@ -119,6 +120,7 @@ class Watcher:
     ("observation", "reevaluates", "window"),
     [("multistream", True, None), ("multistream", False, None), ("multistream", False, 5), ("paper", True, None)],
 )
+@pytest.mark.slow
 def test_environment_and_live_path_build_the_same_observation(
     observation: str, reevaluates: bool, window: int | None
 ) -> None:

@@ -14,6 +14,8 @@ from training_containers.finetune.loop.hardware import Hardware, pick
 from training_containers.finetune.loop.trainer import Plan, fit
 from training_containers.finetune.torch_model import load_model
 
+pytestmark = pytest.mark.slow
+
 
 def examples(base_model: Path, answer: str | None = None) -> list[Example]:
     """Questions that the base model does not know, with their answers or all with the same one."""

@@ -31,6 +31,7 @@ def _rows(vocab: int, count: int) -> list[list[int]]:
     return [rng.integers(1, vocab, rng.integers(1, 60)).tolist() for _ in range(count)]
 
 
+@pytest.mark.slow
 def test_no_answer_depends_on_its_batch_mates_their_length_or_place(small_model: Path) -> None:
     engine = Int8Engine(small_model)
     rows, limits = _rows(engine.config.vocab_size, 24), [int(n) for n in np.random.default_rng(2).integers(1, 30, 24)]
@@ -52,6 +53,7 @@ def test_a_prompt_of_one_token_changes_no_other_answer(small_model: Path) -> Non
     assert engine.generate_ids(rows, [10] * 7) == alone
 
 
+@pytest.mark.slow
 def test_a_trained_model_ends_its_answers_and_they_are_the_taught_ones_in_any_batch(
     trained: Path, taught: list[tuple[str, str]], tmp_path: Path
 ) -> None:

@@ -52,6 +52,7 @@ def test_random_weights_answer_as_hugging_face_does_alone_and_batched(
     assert len({tuple(a[:3]) for a in batched}) > 5, "the models must say different things for this to mean anything"
 
 
+@pytest.mark.slow
 def test_a_trained_model_ends_its_answers_and_they_are_the_taught_ones(trained: Path, taught: Taught) -> None:
     engine = OnnxEngine(trained)
     prompts = [prompt_for(question) for question, _ in taught]
