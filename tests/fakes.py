@@ -257,7 +257,7 @@ class MemoryFleet:
     cloud: Cloud = "aws"
     instances: list[str] = field(default_factory=lambda: ["one", "two"])
     #: what management says
-    managed: HostState = HostState(None, "http://fleet")
+    managed: HostState = field(default_factory=lambda: HostState(None, "http://fleet"))
     #: (instance, version) that it cannot load -> why
     cannot: dict[tuple[str, str], str] = field(default_factory=dict)
     #: instances that still load whatever is new
