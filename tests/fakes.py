@@ -23,7 +23,7 @@ from shared.contracts import (
     encode,
 )
 from shared.errors import ConflictError, ContractError, MetricsError, NotFoundError
-from shared.ports import Clock, CloudServices, DeadLetter
+from shared.ports import Clock, CloudServices, DeadLetter, ObjectStore
 from shared.promql import METRICS
 from shared.releases import instance_key, manifest_key, model_folder, release_key
 from shared.values import Document, DocumentKey, HostState, ObjectEntry, Served, TrainingStatus
@@ -251,7 +251,7 @@ class MemoryHost:
 class MemoryFleet:
     """An endpoint's management, and its instances: whenever it is asked after, each follows the release document."""
 
-    objects: MemoryObjects
+    objects: ObjectStore
     clock: Clock = time.time
     service: str = "qa"
     cloud: Cloud = "aws"
