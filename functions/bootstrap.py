@@ -84,24 +84,27 @@ def azure_credential() -> Credential:
 
 def cloud_services(cloud: Cloud, cfg: Settings) -> CloudServices:
     """Everything `cloud` offers, behind the ports."""
+    from shared.adapters.released import ReleasedHost
+
     if cloud == "aws":
         from shared.adapters.aws.documents import DynamoDocuments
-        from shared.adapters.aws.endpoint import SageMakerHost
+        from shared.adapters.aws.endpoint import SageMakerEndpoint
         from shared.adapters.aws.objects import S3Objects
         from shared.adapters.aws.queue import SqsQueue
         from shared.adapters.aws.training import SageMakerTraining
 
         session = aws_session()
+        bucket = S3Objects(session, cfg.bucket)
         return CloudServices(
             cloud="aws",
             documents=DynamoDocuments(session, cfg.table, cfg.decision_ttl_days),
-            objects=S3Objects(session, cfg.bucket),
+            objects=bucket,
             queue=SqsQueue(session, cfg.queue, cfg.dead_letter_queue),
             training=SageMakerTraining(session, cfg),
-            host=SageMakerHost(session, cfg),
+            host=ReleasedHost(cfg.service, SageMakerEndpoint(session, cfg), bucket),
         )
     from shared.adapters.azure.documents import TableDocuments
-    from shared.adapters.azure.endpoint import AzureMLHost
+    from shared.adapters.azure.endpoint import AzureMLEndpoint
     from shared.adapters.azure.objects import BlobObjects
     from shared.adapters.azure.queue import StorageQueue
     from shared.adapters.azure.training import AzureMLTraining
@@ -114,7 +117,7 @@ def cloud_services(cloud: Cloud, cfg: Settings) -> CloudServices:
         objects=objects,
         queue=StorageQueue(cfg, credential),
         training=AzureMLTraining(cfg, credential, objects),
-        host=AzureMLHost(cfg, credential),
+        host=ReleasedHost(cfg.service, AzureMLEndpoint(cfg, credential), objects),
     )
 
 

@@ -7,6 +7,7 @@ an error of this project's, and a service that was silent once is asked nothing 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,9 +28,13 @@ log = logging.getLogger("opportune.functions")
 
 #: the longest that one call of a cloud may take, however long its library would wait
 CALL_S: Final = 8.0
-#: of those calls that carry a whole model or data set, which also get at most half of what the run has left
+#: of those calls that carry a part of a model or a data set, or copy a file, which also get at most half of what the run has left
 LONG_CALL_S: Final = 20.0
-_LONG: Final = frozenset({("training", "artifact"), ("objects", "get"), ("objects", "put")})
+_LONG: Final = frozenset(
+    ("objects", method) for method in ("get", "put", "get_range", "put_part", "finish_parts", "copy")
+)
+#: what a listing gives is asked for so many at a time, at most a page of either store
+_LISTED: Final = 1000
 #: a call that failed after so long was no refusal but silence: the rest of the run does without that service
 SILENT_AFTER_S: Final = 1.5
 #: where these are silent, nobody there is expected to answer
@@ -158,6 +163,12 @@ class _GuardedPort:
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            return self._guard.call(self._name, method, lambda: getattr(self._port, method)(*args, **kwargs))
+            found = self._guard.call(self._name, method, lambda: getattr(self._port, method)(*args, **kwargs))
+            return self._pages(method, found) if isinstance(found, Iterator) else found
 
         return call
+
+    def _pages(self, method: str, found: Iterator[Any]) -> Iterator[Any]:
+        """What is listed as it is asked for, each page a call of its own."""
+        while page := self._guard.call(self._name, method, lambda: list(itertools.islice(found, _LISTED))):
+            yield from page

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.contracts import Cloud, MetricWindow, TrainingJob, encode
-from shared.errors import ConflictError, MetricsError, NotFoundError
+from shared.contracts import (
+    Cloud,
+    InstanceStatus,
+    InstanceVersion,
+    MetricWindow,
+    ModelManifest,
+    Release,
+    TrainingJob,
+    decode,
+    encode,
+)
+from shared.errors import ConflictError, ContractError, MetricsError, NotFoundError
 from shared.ports import Clock, CloudServices, DeadLetter
 from shared.promql import METRICS
+from shared.releases import instance_key, manifest_key, model_folder, release_key
 from shared.values import Document, DocumentKey, HostState, ObjectEntry, Served, TrainingStatus
 
 
@@ -171,9 +184,9 @@ class MemoryQueue:
 class MemoryTraining:
     """TrainingService that runs nothing: `finish` says how a job ended."""
 
+    objects: MemoryObjects = field(default_factory=MemoryObjects)
     started: list[tuple[TrainingJob, str, str | None]] = field(default_factory=list)
     _statuses: dict[str, TrainingStatus] = field(default_factory=dict)
-    _artifacts: dict[str, bytes] = field(default_factory=dict)
 
     def start(self, job: TrainingJob, data_uri: str, parent_uri: str | None) -> None:
         """Remember the job; a second start of the same job_id does nothing."""
@@ -186,15 +199,15 @@ class MemoryTraining:
         job_id: str,
         *,
         state: str = "succeeded",
-        artifact: bytes | None = None,
+        artifact: Mapping[str, bytes] | None = None,
         reason: str = "",
         started_s: float | None = None,
         finished_s: float | None = None,
     ) -> None:
         """End the job the way a training service would."""
         self._statuses[job_id] = TrainingStatus(state, reason, started_s, finished_s)
-        if artifact is not None:
-            self._artifacts[job_id] = artifact
+        for name, body in (artifact or {}).items():
+            self.objects.put(f"jobs/{job_id}/model/{name}", body)
 
     def status(self, job_id: str) -> TrainingStatus | None:
         """What `start` and `finish` left."""
@@ -204,12 +217,11 @@ class MemoryTraining:
         """The job becomes `stopped`."""
         self.finish(job_id, state="stopped", reason="stopped on request")
 
-    def artifact(self, job_id: str) -> bytes:
-        """The artifact handed to `finish`."""
-        try:
-            return self._artifacts[job_id]
-        except KeyError as exc:
-            raise NotFoundError(f"job {job_id} has no model artifact") from exc
+    def model_prefix(self, job_id: str) -> str:
+        """Where `finish` put the files it was given."""
+        if not any(self.objects.entries(f"jobs/{job_id}/model/")):
+            raise NotFoundError(f"job {job_id} has no model artifact")
+        return f"jobs/{job_id}/model/"
 
 
 @dataclass
@@ -222,7 +234,7 @@ class MemoryHost:
     deployed: list[str] = field(default_factory=list)
     _waiting: dict[str, int] = field(default_factory=dict)
 
-    def deploy(self, model_version: str, artifact_uri: str) -> None:
+    def deploy(self, model_version: str) -> None:
         """Swap now, or after the loading calls."""
         self.deployed.append(model_version)
         left = self._waiting.get(model_version, self.loading_calls)
@@ -233,6 +245,72 @@ class MemoryHost:
     def state(self) -> HostState:
         """The version that answers, and its address."""
         return HostState(self.version, self.url)
+
+
+@dataclass
+class MemoryFleet:
+    """An endpoint's management, and its instances: whenever it is asked after, each follows the release document."""
+
+    objects: MemoryObjects
+    clock: Clock = time.time
+    service: str = "qa"
+    cloud: Cloud = "aws"
+    instances: list[str] = field(default_factory=lambda: ["one", "two"])
+    #: what management says
+    managed: HostState = HostState(None, "http://fleet")
+    #: (instance, version) that it cannot load -> why
+    cannot: dict[tuple[str, str], str] = field(default_factory=dict)
+    #: instances that still load whatever is new
+    slow: set[str] = field(default_factory=set)
+    #: what each answers with; "base" came with the image
+    active: dict[str, str | None] = field(default_factory=dict)
+
+    def state(self) -> HostState:
+        """What management says, after every instance has looked."""
+        for instance in self.instances:
+            self._follow(instance)
+        return self.managed
+
+    @property
+    def version(self) -> str | None:
+        """What all of them answer with; None while they differ."""
+        versions = {self.active.get(instance, "base") for instance in self.instances}
+        return versions.pop() if len(versions) == 1 else None
+
+    def _follow(self, instance: str) -> None:
+        active, told, release = self.active.get(instance, "base"), [], None
+        with contextlib.suppress(NotFoundError, ContractError):  # unreadable: it goes on with what it has
+            release = decode(Release, self.objects.get(release_key(self.service)))
+        stable = release.of("stable") if release else None
+        if stable is not None and stable != active:
+            why = self.cannot.get((instance, stable)) or self._missing(stable)
+            state = "failed" if why else "loading" if instance in self.slow else "active"
+            told = [InstanceVersion(model_version=stable, state=state, reason=why)]  # type: ignore[arg-type]
+            active = stable if state == "active" else active
+        self.active[instance] = active
+        status = InstanceStatus(
+            service=self.service,
+            cloud=self.cloud,
+            instance=instance,
+            told_s=self.clock(),
+            revision=release.revision if release else 0,
+            active=active,
+            versions=tuple(told),
+        )
+        self.objects.put(instance_key(self.service, instance), encode(status))
+
+    def _missing(self, version: str) -> str:
+        """Why the version's files are not what their manifest says, or ""."""
+        if version == "base":
+            return ""
+        try:
+            manifest = decode(ModelManifest, self.objects.get(manifest_key(version)))
+            for name, sha256 in manifest.files.items():
+                if hashlib.sha256(self.objects.get(f"{model_folder(version)}{name}")).hexdigest() != sha256:
+                    return f"{name}: sha256 differs; refusing to load it"
+        except NotFoundError as exc:
+            return str(exc)
+        return ""
 
 
 @dataclass
@@ -281,13 +359,14 @@ class MemoryNotifier:
         self.values[name, tuple(sorted(labels.items()))] = value
 
 
-def memory_cloud(cloud: Cloud) -> CloudServices:
+def memory_cloud(cloud: Cloud, clock: Clock = time.time) -> CloudServices:
     """One cloud, all in memory."""
+    objects = MemoryObjects(cloud, clock)
     return CloudServices(
         cloud=cloud,
         documents=MemoryDocuments(),
-        objects=MemoryObjects(cloud),
+        objects=objects,
         queue=MemoryQueue(),
-        training=MemoryTraining(),
+        training=MemoryTraining(objects),
         host=MemoryHost(url=f"http://{cloud}.memory"),
     )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import tarfile
-import zlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from shared.artifact import MANIFEST, verified
-from shared.contracts import Metrics, ModelManifest
-from shared.errors import ModelError
+from shared.artifact import MANIFEST
+from shared.contracts import Metrics, ModelManifest, TrainingJob, decode
+from shared.errors import ContractError, ModelError
 from shared.quality import quality as quality_of
 
 
@@ -57,26 +54,27 @@ def judge(manifest: ModelManifest, serving_version: str | None, *, margin: float
     return Verdict(True, f"not worse than the serving model: {words}")
 
 
-def read_manifest(artifact: bytes) -> ModelManifest:
-    """The manifest inside a model.tar.gz, after every file it names was found unchanged.
+def checked(raw: bytes, sizes: Mapping[str, int], job: TrainingJob) -> ModelManifest:
+    """The manifest of a job's model, after every file it lists was found; `sizes` is file name -> bytes.
+
+    What is in the files nobody looks at here: whoever loads one compares its hash, and refuses it.
 
     Raises:
-        ModelError: no archive, no or a wrong manifest, or a file is missing or unknown.
-        IntegrityError: a file's content differs from the manifest.
+        ModelError: no manifest that this program can read, one of another job, or a file that is missing.
     """
-    found: dict[str, str] = {}
-    raw: bytes | None = None
     try:
-        with tarfile.open(fileobj=io.BytesIO(artifact), mode="r:gz") as archive:
-            for member in archive:
-                stream = archive.extractfile(member) if member.isfile() else None
-                if stream is None:
-                    continue
-                name = member.name.removeprefix("./")
-                if name == MANIFEST:
-                    raw = stream.read()
-                else:
-                    found[name] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError) as exc:
-        raise ModelError(f"the artifact is no readable tar.gz: {exc}") from exc
-    return verified(raw, found, "the artifact")
+        manifest = decode(ModelManifest, raw)
+    except ContractError as exc:
+        raise ModelError(f"{MANIFEST}: {exc}") from exc
+    if (manifest.job_id, manifest.service) != (job.job_id, job.service):
+        raise ModelError(f"it is of another job, {manifest.job_id} of {manifest.service}")
+    if manifest.model_version in ("base", job.parent_version):
+        raise ModelError(f"it calls itself {manifest.model_version}, as what it was trained from")
+    for name in sorted(manifest.files):
+        if name == MANIFEST or ".." in name.split("/") or name.startswith("/") or "\\" in name:
+            raise ModelError(f"{MANIFEST} lists {name!r}, which is no name of a file below it")
+        if name not in sizes:
+            raise ModelError(f"it lacks {name}: it is missing, though the manifest lists it")
+    if not manifest.files:
+        raise ModelError(f"{MANIFEST} lists no file")
+    return manifest

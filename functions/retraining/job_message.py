@@ -67,8 +67,3 @@ def difference(cfg: Settings, decision: Decision, job: TrainingJob) -> str | Non
 def stopped_record(job: TrainingJob, reason: str, now_s: float) -> JobRecord:
     """The record of a job that ended before it began."""
     return JobRecord(job=job, status=JobStatus.STOPPED, updated_s=now_s, reason=reason, cost_usd=0.0)
-
-
-def model_folder(model_version: str) -> str:
-    """Where a version lies, in every cloud's object store."""
-    return f"models/{model_version}/"

@@ -1,7 +1,7 @@
 """A training job's way from claimed to live: what comes next, from what was read. Pure; asks nobody anything.
 
     CLAIMED -> TRAINING -> SUCCEEDED -> ACCEPTED -> LIVE
-       |          |            |           `-> FAILED     no endpoint could load it in time
+       |          |            |           `-> FAILED | STOPPED     no endpoint could load it in time; a person took it back
        |          |            `-> REJECTED               the gate refused it
        |          `-> FAILED | STOPPED                    the training service said so, or a person
        `-> FAILED                                         never reached the training service
@@ -19,14 +19,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from functions.retraining.gate import judge
-from functions.scheduling.view import Artifact, JobView, Unusable
+from functions.scheduling.view import JobView, Unusable
 from shared.contracts import IN_FLIGHT, Cloud, JobRecord, JobStatus
 from shared.records import Unread
 from shared.settings import Settings
 from shared.values import HostState, TrainingStatus
 
-#: how often an endpoint is asked to load one version before that counts as its refusal
-MOST_REQUESTS: Final = 3
 #: a job that runs for so many times its deadline is stopped: for a training service that does not enforce it
 PATIENCE: Final = 2.0
 #: what a record says of the artifact, the gate and the training service
@@ -55,7 +53,6 @@ class Step(NamedTuple):
     """What becomes of a job now: each record on its way, the last of which is written."""
 
     path: tuple[JobRecord, ...]
-    keep: Artifact | None = None  # to be stored under models/ before that
     stop: bool = False  # the training service is asked to end it before that
 
     @property
@@ -68,7 +65,7 @@ def next_step(job: JobView, around: Surroundings) -> Step | None:
     """As many steps as can be taken on what was read; None when there is nothing to change."""
     record = job.held.record
     path: list[JobRecord] = []
-    keep, stop = None, False
+    stop = False
     while record.status in IN_FLIGHT:
         if record.job.job_id in around.stopped:
             following = _ended(record, JobStatus.STOPPED, "stopped by a person", around.now_s)
@@ -80,8 +77,6 @@ def next_step(job: JobView, around: Surroundings) -> Step | None:
         if following.status is record.status:  # only what it waits for has changed
             path.append(following)
             break
-        if record.status is JobStatus.SUCCEEDED and isinstance(job.artifact, Artifact):
-            keep = job.artifact if following.status in (JobStatus.ACCEPTED, JobStatus.REJECTED) else None
         if record.status is JobStatus.TRAINING and following.status in (JobStatus.STOPPED, JobStatus.FAILED):
             stop = stop or not isinstance(job.status, TrainingStatus) or job.status.state == "running"
         path.append(following)
@@ -91,11 +86,14 @@ def next_step(job: JobView, around: Surroundings) -> Step | None:
     written = msgspec.structs.replace(path[-1], updated_s=around.now_s)
     if path[-1].status is job.held.record.status:
         written = msgspec.structs.replace(path[-1], updated_s=job.held.record.updated_s)
-    return Step((*path[:-1], written), keep, stop)
+    return Step((*path[:-1], written), stop)
 
 
 def releases(record: JobRecord, around: Surroundings) -> list[Cloud]:
-    """The clouds whose endpoint is to be asked to serve an accepted job's version now."""
+    """The clouds whose endpoint is to be asked to serve an accepted job's version now.
+
+    One that was asked is asked again once it has stopped loading without serving it: then it says why.
+    """
     if record.status is not JobStatus.ACCEPTED or around.held is not None:
         return []
     return [
@@ -103,10 +101,15 @@ def releases(record: JobRecord, around: Surroundings) -> list[Cloud]:
         for cloud, host in around.hosts.items()
         if isinstance(host, HostState)
         and host.version != record.model_version
-        and not host.updating
+        and not (host.updating and _stable(host) in (None, record.model_version))
         and cloud not in record.refused
         and record.asked_s.get(cloud) != around.now_s  # once a run: what was asked for just now takes its time
     ]
+
+
+def _stable(host: HostState) -> str | None:
+    """What the endpoint's instances are to serve; None where nothing was released."""
+    return host.release.of("stable") if host.release else None
 
 
 def _overdue(record: JobRecord, since_s: float | None, around: Surroundings, patience: float) -> bool:
@@ -173,20 +176,16 @@ def _timed(record: JobRecord, told: TrainingStatus, around: Surroundings, status
 
 
 def _succeeded(job: JobView, record: JobRecord, around: Surroundings) -> JobRecord:
-    """Check the artifact, let the gate speak."""
+    """Let the gate speak of the model, once it is known and usable."""
     late = _overdue(record, max(record.finished_s or 0.0, around.switched_s), around, 1.0) and around.held is None
-    artifact = job.artifact
-    if artifact is None or isinstance(artifact, Unread):
-        why = "" if artifact is None else artifact.reason
+    manifest = job.model
+    if manifest is None or isinstance(manifest, Unread):
+        why = "" if manifest is None else manifest.reason
         if late:
             return _ended(record, JobStatus.FAILED, f"the model artifact cannot be read: {why}", around.now_s)
         return _waiting(record, ARTIFACT, why)
-    if isinstance(artifact, Unusable):
-        return _ended(record, JobStatus.FAILED, f"the model artifact is unusable: {artifact.reason}", around.now_s)
-    manifest = artifact.manifest
-    if manifest.job_id != record.job.job_id:
-        words = f"the model artifact is of another job, {manifest.job_id}"
-        return _ended(record, JobStatus.FAILED, words, around.now_s)
+    if isinstance(manifest, Unusable):
+        return _ended(record, JobStatus.FAILED, f"the model artifact is unusable: {manifest.reason}", around.now_s)
     serving = serving_version(record.job.cloud, around)
     if isinstance(serving, Unread):
         if late:
@@ -210,8 +209,11 @@ def serving_version(cloud: Cloud, around: Surroundings) -> str | Unread | None:
     host = around.hosts.get(cloud, Unread("no such cloud"))
     if isinstance(host, Unread):
         return host
-    if host.version is None and cloud in around.served_before:
+    stable = _stable(host)
+    if host.version is None and (cloud in around.served_before or stable):
         return Unread(host.reason or "the endpoint served before and now names no version; is it being made again?")
+    if host.updating and stable not in (None, host.version):
+        return Unread(f"the release of {stable} is still being loaded")
     return host.version
 
 
@@ -221,10 +223,13 @@ def _accepted(job: JobView, record: JobRecord, around: Surroundings) -> JobRecor
     assert version is not None, "an accepted job has a model version"
     if around.held is not None:
         return _waiting(record, "release", around.held)
-    record = _asked_in_vain(_waiting(record, "release", ""), around)
-    hosts = around.hosts
-    serving = [cloud for cloud, host in hosts.items() if isinstance(host, HostState) and host.version == version]
-    open_ = [cloud for cloud in hosts if cloud not in serving and cloud not in record.refused]
+    hosts = {cloud: host for cloud, host in around.hosts.items() if isinstance(host, HostState)}
+    for cloud, host in hosts.items():
+        if why := _taken_back(record, cloud, host):
+            return _ended(record, JobStatus.STOPPED, f"taken back on {cloud}: {why}", around.now_s)
+    record = _asked_in_vain(_waiting(record, "release", ""), hosts)
+    serving = [cloud for cloud, host in hosts.items() if host.version == version]
+    open_ = [cloud for cloud in around.hosts if cloud not in serving and cloud not in record.refused]
     if not open_ and not record.refused:
         return msgspec.structs.replace(record, status=JobStatus.LIVE, waits={})
     since_s = max(record.finished_s or record.job.slot_s, around.switched_s)
@@ -234,24 +239,36 @@ def _accepted(job: JobView, record: JobRecord, around: Surroundings) -> JobRecor
     if open_:
         late = f"{' and '.join(open_)} did not serve {version} within {record.job.deadline_s:g} s"
         whys += [late, *(f"{what}: {why}" for what, why in record.waits.items())]
+        whys += [f"{cloud}: {hosts[cloud].reason}" for cloud in open_ if cloud in hosts and hosts[cloud].reason]
     if not serving:
         return _ended(record, JobStatus.FAILED, "; ".join(whys), around.now_s)
     return _ended(record, JobStatus.LIVE, "; ".join([record.reason, *whys]), around.now_s)
 
 
-def _asked_in_vain(record: JobRecord, around: Surroundings) -> JobRecord:
-    """An endpoint that was asked so often and still serves another version has refused it."""
+def _taken_back(record: JobRecord, cloud: Cloud, host: HostState) -> str:
+    """What a person released instead, or "": a person's release is not undone by a job that was accepted before it.
+
+    A rollback names the job's version as the previous one; where that was not asked for yet, any later change counts.
+    """
+    release, stable = host.release, _stable(host)
+    if release is None or stable == record.model_version:
+        return ""
+    later = cloud not in record.asked and release.changed_s > record.updated_s
+    if later or release.of("previous") == record.model_version:
+        return f"{stable} was released instead ({release.reason or 'no reason given'})"
+    return ""
+
+
+def _asked_in_vain(record: JobRecord, hosts: Mapping[Cloud, HostState]) -> JobRecord:
+    """The record with the endpoints that will not serve it: broken ones, and those whose release went back."""
     refused = dict(record.refused)
-    for cloud, host in around.hosts.items():
-        if (
-            isinstance(host, HostState)
-            and host.version != record.model_version
-            and not host.updating
-            and record.asked.get(cloud, 0) >= MOST_REQUESTS
-        ):
-            refused.setdefault(
-                cloud, host.reason or f"asked {record.asked[cloud]} times and went back to {host.version} each time"
-            )
+    for cloud, host in hosts.items():
+        if host.version == record.model_version:
+            continue
+        if not host.healthy and not host.updating:
+            refused.setdefault(cloud, host.reason or "the endpoint does not answer")
+        elif host.release is not None and cloud in record.asked and _stable(host) != record.model_version:
+            refused.setdefault(cloud, f"{_stable(host)} was released instead ({host.release.reason})")
     return record if refused == record.refused else msgspec.structs.replace(record, refused=refused)
 
 

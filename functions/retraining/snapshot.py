@@ -46,7 +46,7 @@ def pairs_of(store: ObjectStore, start_s: float, end_s: float) -> Pairs:
     first = f"{dt.datetime.fromtimestamp(start_s, dt.UTC):%Y%m%dT%H%M%S}"
     found: dict[bytes, float] = {}
     skipped: list[str] = []
-    keys = [key for key in store.list(PREFIX) if key.rpartition("/")[2] >= first]
+    keys = [entry.key for entry in store.entries(PREFIX) if entry.key.rpartition("/")[2] >= first]
     with ThreadPoolExecutor(READERS) as readers:
         for key, body in zip(keys, readers.map(store.get, keys), strict=True):
             for number, line in enumerate(body.splitlines(), start=1):

@@ -8,7 +8,7 @@ import logging
 import msgspec
 
 from functions.clouds import Deps
-from functions.retraining.job_message import difference, model_folder, stopped_record
+from functions.retraining.job_message import difference, stopped_record
 from functions.retraining.lock import take_lock
 from functions.retraining.operator_switch import held_by, paused_by
 from functions.retraining.snapshot import Pairs, merged, pairs_of
@@ -25,6 +25,7 @@ from shared.errors import (
 )
 from shared.logs import about
 from shared.records import Control, Held, JobTotals, Unread
+from shared.releases import model_folder
 
 log = logging.getLogger("opportune.functions.training")
 

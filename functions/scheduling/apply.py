@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from functions.clouds import Deps
-from functions.retraining.job_message import model_folder, training_job
+from functions.retraining.copying import bring
+from functions.retraining.job_message import training_job
 from functions.retraining.lifecycle import releases
 from functions.routing.publish import changed_since
 from functions.scheduling.plan import JobStep, Plan
@@ -40,18 +41,11 @@ class Applied(NamedTuple):
     moved: bool  # a job took a step, so another look may find the next one
 
 
-def model_key(model_version: str) -> str:
-    """Where a version's artifact lies, in every cloud's object store."""
-    return f"{model_folder(model_version)}model.tar.gz"
-
-
 def apply(deps: Deps, plan: Plan) -> Applied:
     """Do it. The order survives a crash between any two steps: what is said to be done is done before it is said."""
-    light = [step for step in plan.steps if step.step.keep is None]
-    heavy = [step for step in plan.steps if step.step.keep is not None]
     moved = False
     accepted = list(plan.waiting)
-    for step in light:
+    for step in plan.steps:
         written = _take(deps, step)
         moved |= written is not None and written.record.status is not step.held.record.status
         accepted += [written] if written and written.record.status is JobStatus.ACCEPTED else []
@@ -62,15 +56,11 @@ def apply(deps: Deps, plan: Plan) -> Applied:
         _void(deps, record)
     _send(deps, plan, decision)
     _publish(deps, plan, plan.heartbeat if decision is not None else plan.routes)
-    # models are large: what takes long comes after what others wait for
-    for step in heavy:
-        written = _take(deps, step)
-        moved |= written is not None
-        accepted += [written] if written and written.record.status is JobStatus.ACCEPTED else []
-    for held in accepted:
-        moved |= _release(deps, plan, held)
     _pass_old_jobs(deps, plan)
     _push(deps, plan, decision)
+    # models are large: what takes long comes after what others wait for
+    for held in accepted:
+        moved |= _release(deps, plan, held)
     return Applied(decision, moved)
 
 
@@ -93,12 +83,6 @@ def _take(deps: Deps, taken: JobStep) -> Held | None:
     job_id = held.record.job.job_id
     if step.stop:
         _tried("stop", lambda: cloud.training.stop(job_id), job_id=job_id, cloud=taken.cloud)
-    if step.keep is not None:
-        key, body = model_key(step.keep.manifest.model_version), step.keep.body
-        failed = _tried("keep the model", lambda: cloud.objects.put(key, body), job_id=job_id, cloud=taken.cloud)
-        if failed is not None:
-            _write(deps, taken.cloud, held, _noted(held.record, "object store", str(failed)))
-            return None
     written = _write(deps, taken.cloud, held, step.record)
     if written is None:
         return None
@@ -134,57 +118,51 @@ def _write(deps: Deps, cloud: Cloud, held: Held, record: JobRecord) -> Held | No
         return None
 
 
-def _noted(record: JobRecord, what: str, why: str) -> JobRecord:
-    return msgspec.structs.replace(record, waits={**record.waits, what: why})
-
-
 def _release(deps: Deps, plan: Plan, held: Held) -> bool:
-    """Ask the endpoints that do not serve the accepted version yet; whether any was asked."""
-    record = held.record
-    version, source = record.model_version, record.job.cloud
-    assert version is not None, "an accepted job has a model version"
-    wanted = releases(record, plan.around)
+    """Bring the accepted version to the clouds that do not serve it yet, and have it served; whether any was asked.
+
+    Its own cloud comes first. Each cloud's outcome is written at once: bringing the model to the next may take the rest
+    of the run.
+    """
+    source = held.record.job.cloud
     asked_any = False
-    for cloud in sorted(wanted, key=lambda name: name != source):
-        target = deps.clouds[cloud]
-        waits = {name: why for name, why in record.waits.items() if name != cloud}
-        try:
-            _copy_model(deps, source, cloud, version)
-            target.host.deploy(version, target.objects.uri(model_key(version)))
-        except (ModelError, RefusedError) as exc:
-            if isinstance(exc, ModelError) and not record.asked:
-                words = f"an endpoint cannot load {version}: {exc}"
-                record = msgspec.structs.replace(record, status=JobStatus.FAILED, reason=words, waits={})
-                record = msgspec.structs.replace(record, updated_s=plan.around.now_s)
-                break
-            # where another endpoint took it, the model is not what is wrong
-            record = msgspec.structs.replace(record, refused={**record.refused, cloud: str(exc)}, waits=waits)
-        except OpportuneError as exc:
-            record = msgspec.structs.replace(record, waits={**waits, cloud: str(exc)})
-        else:
-            asked = {**record.asked, cloud: record.asked.get(cloud, 0) + 1}
-            asked_s = {**record.asked_s, cloud: plan.around.now_s}
-            record = msgspec.structs.replace(record, asked=asked, asked_s=asked_s, waits=waits)
-            asked_any = True
-            continue
-        log.warning(
-            "not released yet",
-            extra={
-                **about(record.job),
-                "action": "deploy",
-                "cloud": cloud,
-                "reason": str(record.waits | record.refused),
-            },
-        )
-    _write(deps, source, held, record)
-    return asked_any or record.status is not held.record.status
+    for cloud in sorted(releases(held.record, plan.around), key=lambda name: name != source):
+        record = _released(deps, plan.around.now_s, held.record, cloud)
+        asked_any |= record.asked != held.record.asked
+        written = _write(deps, source, held, record)
+        if written is None or written.record.status is not JobStatus.ACCEPTED:
+            return asked_any or written is not None
+        held = written
+    return asked_any
 
 
-def _copy_model(deps: Deps, source: Cloud, target: Cloud, version: str) -> None:
-    """Bring the artifact to the target's object store, once."""
-    key = model_key(version)
-    if key not in deps.clouds[target].objects.list(key):
-        deps.clouds[target].objects.put(key, deps.clouds[source].objects.get(key))
+def _released(deps: Deps, now_s: float, record: JobRecord, cloud: Cloud) -> JobRecord:
+    """The record after one cloud was brought the version and asked to serve it."""
+    version = record.model_version
+    assert version is not None, "an accepted job has a model version"
+    waits = {name: why for name, why in record.waits.items() if name != cloud}
+    try:
+        if left := bring(deps, record, cloud):
+            log.info("%s", left, extra={**about(record.job), "action": "copy", "cloud": cloud})
+            return msgspec.structs.replace(record, waits={**waits, cloud: left})
+        deps.clouds[cloud].host.deploy(version)
+    except (ModelError, RefusedError) as exc:
+        _not_released(record, cloud, exc)
+        if isinstance(exc, ModelError) and not record.asked.keys() - {cloud}:
+            words = f"an endpoint cannot load {version}: {exc}"
+            return msgspec.structs.replace(record, status=JobStatus.FAILED, reason=words, waits={}, updated_s=now_s)
+        # where another endpoint took it, the model is not what is wrong
+        return msgspec.structs.replace(record, refused={**record.refused, cloud: str(exc)}, waits=waits)
+    except OpportuneError as exc:
+        _not_released(record, cloud, exc)
+        return msgspec.structs.replace(record, waits={**waits, cloud: str(exc)})
+    asked = {**record.asked, cloud: record.asked.get(cloud, 0) + 1}
+    return msgspec.structs.replace(record, asked=asked, asked_s={**record.asked_s, cloud: now_s}, waits=waits)
+
+
+def _not_released(record: JobRecord, cloud: Cloud, exc: OpportuneError) -> None:
+    extra = {**about(record.job), "action": "deploy", "cloud": cloud, "reason": str(exc)}
+    log.warning("not released yet", extra=extra)
 
 
 # --- decision and messages

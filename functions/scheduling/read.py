@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -9,15 +10,18 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from functions.clouds import Deps
-from functions.retraining.gate import read_manifest
-from functions.scheduling.view import Artifact, CloudView, JobView, Unusable, View
+from functions.retraining.gate import checked
+from functions.scheduling.view import CloudView, JobView, Unusable, View
 from policy.observation.live import REQUIRED, window_of
+from shared.artifact import MANIFEST
 from shared.contracts import (
     IN_FLIGHT,
     Cloud,
     JobRecord,
     JobStatus,
     MetricWindow,
+    ModelManifest,
+    TrainingJob,
     job_id_for,
     new_trace_id,
     slot_of,
@@ -43,6 +47,9 @@ T = TypeVar("T")
 UNCLAIMED_SLOTS: Final = 60
 #: the metrics' share of the run
 METRICS_S: Final = 15.0
+#: a manifest is a few kilobytes, and a model a few files: more is no model of ours
+MOST_MANIFEST_BYTES: Final = 1024 * 1024
+MOST_FILES: Final = 1000
 
 
 def read(deps: Deps, now_s: float, *, observe: bool = True) -> View:
@@ -188,21 +195,26 @@ def _job(deps: Deps, services: CloudServices, record: JobRecord) -> JobView | Un
     if held.record.status in (JobStatus.CLAIMED, JobStatus.TRAINING):
         status = _or_unread(lambda: services.training.status(job_id))
     done = held.record.status is JobStatus.SUCCEEDED or getattr(status, "state", "") == "succeeded"
-    return JobView(held, status, _artifact(services, job_id) if done else None)
+    return JobView(held, status, _model(services, held.record.job) if done else None)
 
 
-def _artifact(services: CloudServices, job_id: str) -> Artifact | Unusable | Unread:
-    """The job's artifact, checked against its manifest."""
+def _model(services: CloudServices, job: TrainingJob) -> ModelManifest | Unusable | Unread:
+    """What the job's model says of itself; its weights stay where they are."""
     try:
-        body = services.training.artifact(job_id)
-    except (NotFoundError, ModelError, ContractError) as exc:
+        prefix = services.training.model_prefix(job.job_id)
+        found = list(itertools.islice(services.objects.entries(prefix), MOST_FILES + 1))
+        sizes = {entry.key.removeprefix(prefix): entry.size for entry in found}
+        if len(found) > MOST_FILES:
+            return Unusable(f"more than {MOST_FILES} files lie in {services.objects.uri(prefix)}")
+        if MANIFEST not in sizes:
+            return Unusable(f"there is no {MANIFEST} in {services.objects.uri(prefix)}")
+        if sizes[MANIFEST] > MOST_MANIFEST_BYTES:
+            return Unusable(f"its {MANIFEST} has {sizes[MANIFEST]} bytes; {MOST_MANIFEST_BYTES} are allowed")
+        return checked(services.objects.get(f"{prefix}{MANIFEST}"), sizes, job)
+    except (NotFoundError, ModelError) as exc:
         return Unusable(str(exc))
     except OpportuneError as exc:
         return Unread(str(exc))
-    try:
-        return Artifact(read_manifest(body), body)
-    except (ModelError, ContractError) as exc:
-        return Unusable(str(exc))
 
 
 def _or_unread(call: Callable[[], T]) -> T | Unread:

@@ -16,13 +16,6 @@ from shared.settings import Settings
 from shared.values import HostState, Served, TrainingStatus
 
 
-class Artifact(NamedTuple):
-    """A finished job's model: what it says of itself, and its bytes."""
-
-    manifest: ModelManifest
-    body: bytes
-
-
 class Unusable(NamedTuple):
     """A finished job's model that nobody can use, and why."""
 
@@ -31,11 +24,11 @@ class Unusable(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job in flight, what its training service says of it, and its artifact once it is there."""
+    """A job in flight, what its training service says of it, and what its model says of itself once it is there."""
 
     held: Held
     status: TrainingStatus | Unread | None  # None: the service does not know the job, or was not asked
-    artifact: Artifact | Unusable | Unread | None = None  # None: not asked for yet
+    model: ModelManifest | Unusable | Unread | None = None  # None: not asked for yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +86,8 @@ class View:
                 name = f"{cloud} job {job.held.record.job.job_id}"
                 if isinstance(job.status, Unread):
                     found[name] = job.status.reason
-                if isinstance(job.artifact, Unread):
-                    found[f"{name} artifact"] = job.artifact.reason
+                if isinstance(job.model, Unread):
+                    found[f"{name} artifact"] = job.model.reason
             for number, words in enumerate(seen.skipped, start=1):
                 found[f"{cloud} skipped {number}"] = words
         return found

@@ -1,5 +1,6 @@
 """Two clouds in memory, a deps object per cloud, and what a service leaves behind: metrics, feedback, artifacts."""
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from functions.retraining.job_message import training_job
 from policy.decide import load_policy
 from policy.policies import Policy
 from shared.contracts import (
+    CLOUDS,
     Action,
     Cloud,
     Decision,
@@ -25,15 +27,18 @@ from shared.contracts import (
     TrainingJob,
     encode,
 )
+from shared.adapters.released import ReleasedHost
 from shared.errors import MetricsError, NoSamplesError
 from shared.ports import CloudServices
 from shared.settings import Settings
 from shared.state import State
-from shared.values import Served
+from shared.values import HostState, Served
 from tests.fakes import (
+    MemoryFleet,
     MemoryHost,
     MemoryMetrics,
     MemoryNotifier,
+    MemoryObjects,
     MemoryQueue,
     MemoryTraining,
     memory_cloud,
@@ -66,6 +71,8 @@ class World:
     served: dict[Cloud, Served] = field(default_factory=dict)
     policy: Policy = field(default_factory=lambda: load_policy("always"))
     parallel: bool = True
+    #: each cloud's instances, where they follow release documents
+    fleets: dict[Cloud, MemoryFleet] = field(default_factory=dict)
 
     def deps(self, cloud: Cloud = "aws", clouds: dict[Cloud, CloudServices] | None = None, **changes: Any) -> Deps:
         settings = msgspec.structs.replace(self.settings, cloud=cloud, **changes)
@@ -96,6 +103,21 @@ class World:
         host = self.clouds[cloud].host
         assert isinstance(host, MemoryHost)
         return host
+
+    def serving(self, cloud: Cloud) -> str | None:
+        """What the cloud's endpoint answers with."""
+        return self.fleets[cloud].version if self.fleets else self.host(cloud).version
+
+    def ported(self, wrapped: Callable[[Cloud, str, Any], Any]) -> dict[Cloud, CloudServices]:
+        """The clouds with each port wrapped, the stores under the hosts too."""
+        made: dict[Cloud, CloudServices] = {}
+        for cloud, services in self.clouds.items():
+            ports = {name: port for name, port in services._asdict().items() if name != "cloud"}
+            if self.fleets:
+                objects = wrapped(cloud, "objects", ports["objects"])
+                ports["host"] = ReleasedHost("qa", self.fleets[cloud], objects, self.fleets[cloud].clock)
+            made[cloud] = CloudServices(cloud, **{name: wrapped(cloud, name, port) for name, port in ports.items()})
+        return made
 
     def decided(self, cloud: Cloud = "aws", *, job_id: str = JOB, parent: str = "base", **changes: Any) -> TrainingJob:
         """The job that a decision recorded in `cloud` asks for there; further fields are the decision's."""
@@ -147,16 +169,32 @@ def world() -> World:
     return made
 
 
+def with_fleets(world: World, clock: Callable[[], float]) -> World:
+    """The same with fresh clouds, whose endpoints are instances that follow the release documents."""
+    clouds: dict[Cloud, CloudServices] = {}
+    fleets: dict[Cloud, MemoryFleet] = {}
+    for cloud in CLOUDS:
+        services = memory_cloud(cloud, clock)
+        assert isinstance(services.objects, MemoryObjects)
+        fleets[cloud] = MemoryFleet(services.objects, clock, cloud=cloud, managed=HostState(None, f"http://{cloud}"))
+        host = ReleasedHost("qa", fleets[cloud], services.objects, clock)
+        clouds[cloud] = services._replace(host=host)
+    made = dataclasses.replace(world, clouds=clouds, fleets=fleets)
+    made.label("aws", 0, 10)
+    made.label("azure", 10, 10)
+    return made
+
+
 @pytest.fixture
 def no_metrics() -> MetricsError:
     return NoSamplesError("avg(llm_bleu)")
 
 
 @pytest.fixture
-def artifact(a_manifest: Callable[..., ModelManifest], a_tar: Callable[..., bytes]) -> Callable[..., bytes]:
-    """A model.tar.gz whose candidate scores 0.8 against the serving model's 0.5, unless told otherwise."""
+def artifact(a_manifest: Callable[..., ModelManifest]) -> Callable[..., dict[str, bytes]]:
+    """The files of a model whose candidate scores 0.8 against the serving model's 0.5, unless told otherwise."""
 
-    def make(job_id: str, **changes: Any) -> bytes:
+    def make(job_id: str, **changes: Any) -> dict[str, bytes]:
         weights = b"weights of " + job_id.encode()
         plain = {
             "model_version": "m" + hashlib.sha256(job_id.encode()).hexdigest()[:10],
@@ -167,7 +205,7 @@ def artifact(a_manifest: Callable[..., ModelManifest], a_tar: Callable[..., byte
             "duration_s": 60.0,
             "files": {"model.safetensors": hashlib.sha256(weights).hexdigest()},
         }
-        return a_tar({"model.safetensors": weights, "manifest.json": encode(a_manifest(**plain | changes))})
+        return {"model.safetensors": weights, "manifest.json": encode(a_manifest(**plain | changes))}
 
     return make
 
@@ -236,10 +274,7 @@ class Fuse:
 
     def clouds(self, world: World) -> dict[Cloud, CloudServices]:
         """The world's clouds, every port call of which goes through the fuse."""
-        return {
-            name: CloudServices(name, *(self.guard(port) for port in services[1:]))
-            for name, services in world.clouds.items()
-        }
+        return world.ported(lambda cloud, name, port: self.guard(port))
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def fetch_model(address: str, folder: Path, env: Mapping[str, str]) -> None:
         except NotFoundError as exc:
             raise InvalidInputError(f"{address}: there is no such object") from exc
         return
-    names = {key: key[len(prefix) + 1 :] for key in store.list(prefix + "/")}
+    names = {entry.key: entry.key[len(prefix) + 1 :] for entry in store.entries(prefix + "/")}
     if "config.json" not in names.values():
         raise InvalidInputError(f"{address}: no config.json below it; this is not a model")
     sealed = {MANIFEST} | _sealed(store, f"{prefix}/{MANIFEST}") if MANIFEST in names.values() else None

@@ -117,7 +117,7 @@ def test_a_damaged_line_of_feedback_is_skipped_and_logged(world, job, now, caplo
 
 def test_the_other_clouds_store_may_be_down(world, job, now):
     class Down:
-        def list(self, prefix):
+        def entries(self, prefix):
             raise UnavailableError("blob", "connection refused")
 
     world.clouds["azure"] = world.clouds["azure"]._replace(objects=Down())

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from functions.retraining import copying
 from functions.retraining.start import Outcome, start_training
 from functions.scheduling.tick import tick, training_finished
 from shared.contracts import IN_FLIGHT, Action, JobStatus
 from shared.errors import ConflictError, ModelError, NotFoundError, OpportuneError, RefusedError, UnavailableError
-from shared.ports import CloudServices
 from shared.values import Document
-from tests.fakes import memory_cloud
+from tests.functions.conftest import with_fleets
 
 JOB = "qa-20270115t080000"
 MARK = "planted by the test"
@@ -90,12 +90,7 @@ def unreadable(answer, body):
 
 
 def broken(world, seen, target=None, fault=""):
-    return {
-        cloud: CloudServices(
-            cloud, *(Broken(cloud, name, getattr(services, name), seen, target, fault) for name in services._fields[1:])
-        )
-        for cloud, services in world.clouds.items()
-    }
+    return world.ported(lambda cloud, name, port: Broken(cloud, name, port, seen, target, fault))
 
 
 def run_deps(world, cloud, clouds):
@@ -165,18 +160,19 @@ FLOWS: list[tuple[str, str, Callable[..., Any]]] = [
 ]
 
 
+#: what the stores and the hosts take for now
+clock = [0.0]
+
+
 @pytest.fixture
-def fresh(world, now, artifact):
-    """A function: scene, scheduler -> a new world in that scene."""
+def fresh(world, now, artifact, monkeypatch):
+    """A function: scene, scheduler -> a new world in that scene, whose models go in several parts."""
+    monkeypatch.setattr(copying, "PART_BYTES", 8)
 
     def make(scene, scheduler):
-        made = dataclasses.replace(
-            world,
-            clouds={"aws": memory_cloud("aws"), "azure": memory_cloud("azure")},
-            settings=dataclasses_replace(world.settings, scheduler=scheduler),
-        )
-        made.label("aws", 0, 10)
-        made.label("azure", 10, 10)
+        made = with_fleets(world, lambda: clock[0])
+        made.settings = dataclasses_replace(world.settings, scheduler=scheduler)
+        clock[0] = now
         scene(made, now, artifact)
         return made
 
@@ -207,7 +203,7 @@ def settle(world, now, scheduler):
     """The slots after the fault: ticks, deliveries, trainings that end well."""
     world.policy = load("never")
     for slot in range(1, 8):
-        at = now + 60 * slot
+        at = clock[0] = now + 60 * slot
         tick(run_deps(world, scheduler, world.clouds), at)
         for cloud in world.clouds:
             messages, world.queue(cloud).messages = world.queue(cloud).messages, []
@@ -231,7 +227,7 @@ def check_ever(world):
             if record.status in (JobStatus.ACCEPTED, JobStatus.LIVE):
                 judged.add(record.model_version)
     for cloud in world.clouds:
-        assert world.host(cloud).version in judged, "a model serves that the gate has not let through"
+        assert set(world.fleets[cloud].active.values()) <= judged, "a model serves that the gate has not let through"
 
 
 def check_converged(world, now):
@@ -239,7 +235,7 @@ def check_converged(world, now):
     for cloud in world.clouds:
         table = world.state(cloud).routes("qa")
         serving = {endpoint.cloud: endpoint.model_version for endpoint in table.endpoints if endpoint.healthy}
-        assert serving == {name: world.host(name).version for name in world.clouds}
+        assert serving == {name: world.serving(name) for name in world.clouds}
         for record in world.state(cloud).jobs("qa").records:
             waits = record.status in IN_FLIGHT and world.training(cloud).status(record.job.job_id) is None
             assert not waits, f"job {record.job.job_id} is {record.status} and nobody trains it"
