@@ -14,6 +14,7 @@ from functions.clouds import Deps
 from functions.retraining.job_message import training_job
 from policy.decide import load_policy
 from policy.policies import Policy
+from shared.adapters.released import ReleasedHost
 from shared.contracts import (
     CLOUDS,
     Action,
@@ -27,7 +28,6 @@ from shared.contracts import (
     TrainingJob,
     encode,
 )
-from shared.adapters.released import ReleasedHost
 from shared.errors import MetricsError, NoSamplesError
 from shared.ports import CloudServices
 from shared.settings import Settings

@@ -21,7 +21,7 @@ from shared.errors import (
 from shared.records import Control
 from shared.settings import Settings
 from shared.values import HostState, TrainingStatus
-from tests.fakes import MemoryDocuments, MemoryHost
+from tests.fakes import MemoryDocuments
 
 JOB = "qa-20270115t080000"
 
