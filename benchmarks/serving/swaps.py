@@ -11,14 +11,14 @@ from pathlib import Path
 
 from benchmarks.serving.load import Client, Server
 from benchmarks.serving.models import make_model, make_questions, stamp
+from shared.contracts import Release, encode
 from shared.headers import TIMEOUT_HEADER
+from shared.releases import model_folder, release_key, released
 from training_containers.model.engines.gpt2_graph import export_onnx
 from training_containers.model.engines.precision import MIN_QUESTIONS, Wanted, add_int8, load_engine
 from training_containers.model.engines.protocol import Bits
 from training_containers.model.prompt import prompt_for
-
-_TOKEN = "benchmark"
-_ADMIN = {"X-Opportune-Admin": _TOKEN}
+from training_containers.object_store import FolderObjects
 
 
 @dataclass(frozen=True)
@@ -36,26 +36,33 @@ class Swaps:
 def swap_under_load(
     scratch: Path, shape: str, swaps: int, clients: int, threads: int, tokens: int, precision: Bits
 ) -> Swaps:
-    """Three versions with different answers, `clients` clients, `swaps` swaps of the active version."""
+    """Three versions with different answers, `clients` clients, `swaps` releases of another version."""
     questions = make_questions(8, 0)
-    folders = {}
+    folders, store = {}, FolderObjects(scratch / "store")
     for seed in (1, 2, 3):
         (scratch / f"v{seed}").mkdir()
         folders[f"v{seed}"] = make_model(scratch / f"v{seed}", shape, seed)
         export_onnx(folders[f"v{seed}"])
         add_int8(folders[f"v{seed}"], [prompt_for(q) for q in make_questions(MIN_QUESTIONS, 1)])
         stamp(folders[f"v{seed}"], f"v{seed}")
+        for path in folders[f"v{seed}"].iterdir():
+            store.put(model_folder(f"v{seed}") + path.name, path.read_bytes())
+    first = released(None, "qa", "v1", time.time(), "benchmark")
+    store.put(release_key("qa"), encode(first))
     command = ["training_containers", "serve", "--host", "127.0.0.1", "--engine-threads", str(threads)]
     command += ["--precision", precision, "--int8-agreement", "0"]  # random weights: as in the comparison
-    server = Server([*command, "--model", str(folders["v1"])], threads, {"OPPORTUNE_ADMIN_TOKEN": _TOKEN})
+    command += ["--service", "qa", "--feedback-store", "", "--cache", str(scratch / "cache")]
+    server = Server([*command, "--store", f"dir:{scratch / 'store'}"], threads)
     try:
-        return _swap(server, folders, questions, swaps, clients, tokens, precision)
+        return _swap(server, store, first, folders, questions, swaps, clients, tokens, precision)
     finally:
         server.stop()
 
 
 def _swap(
     server: Server,
+    store: FolderObjects,
+    release: Release,
     folders: dict[str, Path],
     questions: list[str],
     swaps: int,
@@ -63,7 +70,7 @@ def _swap(
     tokens: int,
     precision: Bits,
 ) -> Swaps:
-    admin, stop = Client(server.port), threading.Event()
+    watcher, stop = Client(server.port), threading.Event()
     seen: list[tuple[str, str, str]] = []  # version, question, answer
     slowest, failures = [0.0], list[object]()
 
@@ -90,9 +97,10 @@ def _swap(
     for worker in workers:
         worker.start()
     for _, version in zip(range(swaps), itertools.cycle(["v2", "v3", "v1"]), strict=False):
-        admin.call("PUT", f"/models/{version}", {"artifact": str(folders[version]), "activate": True}, _ADMIN)
+        release = released(release, "qa", version, time.time(), "benchmark")
+        store.put(release_key("qa"), encode(release))
         until = time.monotonic() + 120
-        while admin.call("GET", "/models", None, _ADMIN)[1]["active"] != version:
+        while watcher.call("GET", "/ping", None, {})[1]["model_version"] != version:
             if time.monotonic() > until:
                 raise SystemExit(f"{version} did not become active")
             time.sleep(0.01)
