@@ -339,7 +339,7 @@ class Follower:
             raise _NoRoomYetError(f"it waits for memory: {self._registry.draining} unloaded versions still answer")
         if needed > free:
             raise ModelError(
-                f"it needs about {needed / 1e6:,.0f} MB of memory beside what is loaded, there are {free / 1e6:,.0f} MB"
+                f"it needs about {needed / 1e6:,.1f} MB of memory beside what is loaded, there are {free / 1e6:,.1f} MB"
             )
 
     # --- the status

@@ -23,7 +23,7 @@ from shared.settings import Settings
 from training_containers.model.engines.precision import DEFAULT_BOUND, Wanted, load_engine
 from training_containers.model.prompt import MAX_NEW_TOKENS
 from training_containers.model.scoring import bleu1
-from training_containers.object_store import FORMS, open_store
+from training_containers.object_store import FORMS, Store, open_store
 from training_containers.serve.agent import Agent, WriteSettings, configuration
 from training_containers.serve.app import create_app
 from training_containers.serve.feedback_store import FeedbackWriter, Sink
@@ -149,9 +149,12 @@ def _download(name: str) -> Path:
 
 def _serve(options: argparse.Namespace, settings: Settings, write: WriteSettings | None) -> int:
     listening = bind(options.host, options.port)
-    sink = open_store(options.feedback_store, settings, "--feedback-store") if options.feedback_store else None
+    store = open_store(options.store, settings) if options.store else None
+    sink: Sink | None = store
+    if options.feedback_store != options.store:
+        sink = open_store(options.feedback_store, settings, "--feedback-store") if options.feedback_store else None
     log_json(service=options.service, cloud=options.cloud)
-    service, follower, instance = build_service(options, settings, sink)
+    service, follower, instance = build_service(options, store, sink)
     server: Server | None = None
     app = create_app(
         service,
@@ -205,7 +208,7 @@ def _serve(options: argparse.Namespace, settings: Settings, write: WriteSettings
 
 
 def build_service(
-    options: argparse.Namespace, settings: Settings, sink: Sink | None
+    options: argparse.Namespace, store: Store | None, sink: Sink | None
 ) -> tuple[Service, Follower | None, str]:
     """Wire the parts of one process; the service, who follows its release, and the process's name."""
     scores = RollingScores(options.window_pairs, options.window_seconds)
@@ -229,11 +232,11 @@ def build_service(
         snapshot,
         Path(options.multiprocess_dir) if options.multiprocess_dir else None,
     )
-    if options.store:
+    if store is not None:
         cache = VersionCache(Path(options.cache) if options.cache else None)
         instance = instance or cache.instance
         follower = Follower(
-            open_store(options.store, settings),
+            store,
             registry,
             cache,
             service=options.service,

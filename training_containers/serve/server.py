@@ -64,14 +64,12 @@ def bind(host: str, port: int) -> socket.socket:
     both = host == "::" and socket.has_dualstack_ipv6()
     try:
         return socket.create_server((host, port), family=family, backlog=1024, dualstack_ipv6=both)
-    except socket.gaierror as exc:
-        raise ConfigurationError("--host", host, f"an address of this machine ({exc.strerror})") from exc
     except (OSError, OverflowError) as exc:
         # socket.create_server puts the address into strerror as well
         number = exc.errno if isinstance(exc, OSError) else None
         reason = os.strerror(number) if number is not None and number > 0 else str(exc)
-        if number in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-            raise ConfigurationError("--host", host, f"an address of this machine ({reason.lower()})") from exc
+        if number in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or (number or 0) < 0:  # below 0: a name nobody knows
+            raise ConfigurationError("--host", host, "an address of this machine") from exc
         raise ConfigurationError("--port", f"{host}:{port}", f"a free port ({reason.lower()})") from exc
 
 

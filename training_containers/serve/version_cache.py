@@ -57,6 +57,10 @@ class VersionCache:
                 "--cache", str(root) if root else None, f"a folder that can be written to ({exc.strerror or exc})"
             ) from exc
 
+    def close(self) -> None:
+        """Leave the folder to another process."""
+        self._lock.close()
+
     def folder(self, version: str) -> Path:
         """Where the version's files are, or will be."""
         return self._folder / "versions" / version

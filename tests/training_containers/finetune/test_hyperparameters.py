@@ -46,9 +46,23 @@ def test_sagemaker_file_may_hold_sagemakers_own_keys(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="cannot be read"):
         sagemaker_hyperparameters(tmp_path)
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"job_id": "qa-1", "sagemaker_region": "eu-west-1"}))
+    theirs = {"sagemaker_region": "eu-west-1", "_tuning_objective_metric": "llm_bleu", "_kms": "x"}
+    path.write_text(json.dumps({"job_id": "qa-1", **theirs}))
     assert sagemaker_hyperparameters(tmp_path).job_id == "qa-1"
     for wrong in ("{", "[]", '{"job_id": 1}'):
         path.write_text(wrong)
         with pytest.raises(InvalidInputError, match="not"):
             sagemaker_hyperparameters(tmp_path)
+
+
+def test_values_that_sagemakers_sdk_encoded_as_json_are_understood() -> None:
+    encoded = {"job_id": '"qa-1"', "epochs": "7", "learning_rate": '"0.002"', "compile": "true", "data_end_s": "null"}
+    hyper = parse_hyperparameters(encoded)
+    assert (hyper.job_id, hyper.epochs, hyper.learning_rate) == ("qa-1", 7, 0.002)
+    assert (hyper.compile, hyper.data_end_s) == (True, None)
+    with pytest.raises(InvalidInputError, match="epochs is 'many'"):
+        parse_hyperparameters({"job_id": '"qa-1"', "epochs": '"many"'})
+
+
+def test_a_hyperparameter_of_an_older_message_means_nothing() -> None:
+    assert parse_hyperparameters({"job_id": "qa-1", "pushgateway_url": "http://x:9091"}).job_id == "qa-1"

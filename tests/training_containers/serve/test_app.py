@@ -1,4 +1,4 @@
-"""The routes: answers, clear errors in JSON, live quality, admin."""
+"""The routes: answers, clear errors in JSON, live quality."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from training_containers.model.engines.onnx_gpt2 import OnnxEngine
 from training_containers.model.engines.protocol import Answer
 from training_containers.model.prompt import prompt_for
+from training_containers.object_store import FolderObjects
 from training_containers.serve.app import create_app
-from training_containers.serve.feedback_store import DirectorySink, FeedbackWriter
+from training_containers.serve.feedback_store import FeedbackWriter
 from training_containers.serve.metrics import ServingMetrics, Snapshot
 from training_containers.serve.model_registry import Registry
 from training_containers.serve.scores import RollingScores
 from training_containers.serve.service import Service
 
-ADMIN = {"X-Opportune-Admin": "s3cret"}
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
@@ -32,7 +32,7 @@ class Served:
     """One wired process without the network."""
 
     def __init__(self, store: Path, load: Callable[[Path], Any] = OnnxEngine, max_waiting: int = 8) -> None:
-        self.draining = False
+        self.draining, self.waits_for = False, ""
         scores = RollingScores(100, 3600)
         self.registry = Registry(load, max_waiting=max_waiting, on_inactive=scores.forget)
         metrics = ServingMetrics(
@@ -40,13 +40,13 @@ class Served:
             "aws",
             lambda: Snapshot(scores.totals(), self.registry.active, self.registry.depth, self.registry.engines()),
         )
-        self.writer = FeedbackWriter(DirectorySink(store), "aws", metrics, every_s=3600)
+        self.writer = FeedbackWriter(FolderObjects(store), "aws", metrics, every_s=3600)
         app = create_app(
             Service(self.registry, scores, metrics, self.writer),
             cloud="aws",
-            admin_token="s3cret",
             max_body_bytes=5000,
             draining=lambda: self.draining,
+            waits_for=lambda: self.waits_for,
         )
         self.client: FlaskClient = app.test_client()
 
@@ -183,6 +183,9 @@ def test_without_a_model_everything_waits(tmp_path: Path) -> None:
     assert served.client.get("/healthz").status_code == served.client.get("/ping").status_code == 503
     reply = served.post("/predict", {"question": "a"})
     assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
+    assert "reason" not in served.client.get("/ping").json
+    served.waits_for = "nothing is released yet"
+    assert served.client.get("/ping").json["reason"] == "nothing is released yet"
     assert served.samples("llm_model_active") == {}
 
 
@@ -299,7 +302,7 @@ def test_requests_latency_tokens_and_errors_are_counted_per_version(served: Serv
 
     page = served.client.get("/metrics").text
     assert 'llm_requests_total{cloud="aws",model_version="base",service="qa",status="200"} 1.0' in page
-    assert 'llm_requests_total{cloud="aws",model_version="none",service="qa",status="404"} 1.0' in page
+    assert 'llm_requests_total{cloud="aws",model_version="none",service="qa",status="409"} 1.0' in page
     assert 'llm_requests_total{cloud="aws",model_version="none",service="qa",status="400"} 1.0' in page
     assert served.samples("llm_request_latency_seconds_count") == {"base": 1}
     assert 1 <= served.samples("llm_tokens_total")["base"] <= 7
@@ -315,45 +318,47 @@ def test_cpu_utilisation_is_unknown_before_an_interval_then_a_ratio(served: Serv
     assert 0 < served.samples("llm_cpu_utilisation_ratio")[""] <= 1
 
 
-# --- admin
+# --- a version by name
 
 
-def test_admin_routes_do_not_exist_without_the_token(served: Served) -> None:
-    for headers in ({}, {"X-Opportune-Admin": "guess"}, {"X-Opportune-Admin": ""}):
-        for call in (served.client.get, served.client.put, served.client.delete):
-            assert call("/models/m1", headers=headers).status_code == 404
-        assert served.client.get("/models", headers=headers).status_code == 404
+def test_a_request_may_name_who_answers(served: Served, versions: dict[str, Path]) -> None:
+    served.registry.load(versions["m1"])
+    question = {"question": "who wrote hamlet?"}
+    expected = OnnxEngine(versions["m1"]).generate([prompt_for(question["question"])], 16)[0].text
+    attributes = {"X-Amzn-SageMaker-Custom-Attributes": "X-Opportune-Timeout=5; X-Opportune-Version=m1"}
+
+    for path in ("/predict", "/invocations", "/score"):
+        asked = [
+            served.post(path, question | {"model_version": "m1"}),
+            served.post(path, question | {"version": "m1"}),
+            served.post(path, question, **{"X-Opportune-Version": "m1"}),
+            served.post(path, question, **attributes),
+        ]
+        assert {(a.json["model_version"], a.json["answer"]) for a in asked} == {("m1", expected)}
+        assert served.post(path, question).json["model_version"] == "base"
+        assert served.post(path, question, **{"X-Opportune-Version": " "}).json["model_version"] == "base"
+        both = served.post(path, question | {"model_version": "base"}, **{"X-Opportune-Version": "m1"})
+        assert both.json["model_version"] == "base", "the body says it more exactly"
+
+    label = served.post("/feedback", question | {"answers": ["x"]}, **{"X-Opportune-Version": "m1"})
+    assert (label.json["model_version"], label.json["prediction"]) == ("m1", expected)
 
 
-def test_a_version_is_loaded_activated_addressed_and_removed(served: Served, versions: dict[str, Path]) -> None:
-    client = served.client
-    reply = client.put("/models/m1", json={"artifact": str(versions["m1"])}, headers=ADMIN)
-    assert reply.status_code in (200, 202)
-    _until(lambda: served.registry.judged("m1"))
+@pytest.mark.parametrize("path", ["/predict", "/feedback", "/invocations"])
+def test_a_version_that_is_not_here_is_a_409(served: Served, path: str) -> None:
+    body = {"question": "who?"} | ({"answers": ["x"]} if path == "/feedback" else {})
 
-    assert served.post("/predict", {"question": "a"}).json["model_version"] == "base"
-    assert served.post("/predict", {"question": "a", "version": "m1"}).json["model_version"] == "m1"
-    assert client.post("/models/m1/activate", headers=ADMIN).json["state"] == "active"
-    assert served.post("/predict", {"question": "a"}).json["model_version"] == "m1"
-    assert client.delete("/models/m1", headers=ADMIN).status_code == 400
-    assert client.delete("/models/base", headers=ADMIN).status_code == 204
-    assert client.delete("/models/base", headers=ADMIN).status_code == 404
-    listing = client.get("/models", headers=ADMIN).json
-    assert (listing["active"], [m["version"] for m in listing["models"]]) == ("m1", ["m1"])
+    for reply in (
+        served.post(path, body | {"model_version": "m9"}),
+        served.post(path, body, **{"X-Opportune-Version": "m9"}),
+    ):
+        assert reply.status_code == 409
+        assert reply.json["error"] == "model version 'm9' is not loaded here; loaded: base"
 
 
-def test_a_refused_artifact_is_listed_with_its_reason(served: Served, versions: dict[str, Path]) -> None:
-    (versions["m2"] / "tokenizer.json").write_text("{}")
-
-    served.client.put("/models/m2", json={"artifact": str(versions["m2"]), "activate": True}, headers=ADMIN)
-
-    def failed() -> bool:
-        models = served.client.get("/models", headers=ADMIN).json["models"]
-        return any(m["state"] == "failed" and "tokenizer.json: sha256" in m["reason"] for m in models)
-
-    _until(failed)
-    assert served.registry.active == "base"
-    assert served.client.post("/models/m2/activate", headers=ADMIN).status_code == 404
+def test_there_is_no_way_to_load_or_unload_from_outside(served: Served) -> None:
+    for call in (served.client.get, served.client.put, served.client.post, served.client.delete):
+        assert call("/models/m1").status_code == 404
 
 
 # --- load

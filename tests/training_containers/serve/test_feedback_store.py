@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from shared.contracts import FeedbackPair, decode
-from shared.errors import ConfigurationError, UnavailableError
-from shared.settings import Settings
-from training_containers.serve.feedback_store import DirectorySink, FeedbackWriter, open_sink
+from shared.errors import UnavailableError
+from training_containers.object_store import FolderObjects
+from training_containers.serve.feedback_store import FeedbackWriter
 
 
 class Counted:
@@ -31,7 +31,7 @@ class Counted:
         self.dropped_pairs += pairs
 
 
-class Flaky(DirectorySink):
+class Flaky(FolderObjects):
     """A folder that can be switched off; it also loses answers of writes that did succeed."""
 
     def __init__(self, root: Path) -> None:
@@ -160,41 +160,11 @@ def test_few_pairs_are_written_when_the_time_is_up_and_the_rest_at_the_end(sink:
     assert counted.stored_pairs == 2
 
 
-def test_a_folder_address_is_a_folder(tmp_path: Path) -> None:
-    open_sink(f"dir:{tmp_path}/deep", Settings()).put("feedback/aws/x.jsonl", b"1")
-
-    assert (tmp_path / "deep/feedback/aws/x.jsonl").read_bytes() == b"1"
-
-
 def test_an_unwritable_folder_is_a_failed_write_not_a_crash(tmp_path: Path, counted: Counted) -> None:
     (tmp_path / "file").write_text("not a folder")
-    writer = FeedbackWriter(DirectorySink(tmp_path / "file"), "aws", counted, every_s=3600)
+    writer = FeedbackWriter(FolderObjects(tmp_path / "file"), "aws", counted, every_s=3600)
     writer.append(_pair(1))
 
     assert not writer.flush()
     writer.close()
     assert counted.failures >= 1
-
-
-@pytest.mark.parametrize("address", ["", "dir:", "/plain/path", "s3://", "gs://bucket", "azure-blob:", "ftp:x"])
-def test_another_address_is_refused_with_the_known_forms(address: str) -> None:
-    with pytest.raises(ConfigurationError, match="allowed: dir:PATH, s3://bucket/prefix, azure-blob:container/prefix"):
-        open_sink(address, Settings())
-
-
-def test_an_s3_address_is_a_bucket_and_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
-    from moto import mock_aws
-
-    from shared.adapters.aws.objects import S3Objects
-    from shared.adapters.aws.session import AwsSession
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
-        session = AwsSession()
-        session.client("s3").create_bucket(Bucket="opportune")
-        open_sink("s3://opportune/data", Settings()).put("feedback/aws/x.jsonl", b"1")
-
-        assert S3Objects(session, "opportune").get("data/feedback/aws/x.jsonl") == b"1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,6 +20,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.errors import ConfigurationError
+from tests.training_containers.serve.releasing import Releases, until
+from training_containers.model.engines.onnx_gpt2 import OnnxEngine
+from training_containers.model.prompt import MAX_NEW_TOKENS, prompt_for
 from training_containers.serve.main import find_model, parse_arguments
 
 COMMAND = [sys.executable, "-m", "training_containers", "serve", "--host", "127.0.0.1"]
@@ -37,7 +41,7 @@ class Process:
             [*COMMAND, "--port", str(self.port), *options],
             stdout=log.open("wb"),
             stderr=subprocess.STDOUT,
-            env=os.environ | {"OPPORTUNE_ADMIN_TOKEN": "s3cret"} | env,
+            env=os.environ | env,
         )
 
     def call(self, method: str, path: str, body: Json | None = None, /, **headers: str) -> tuple[int, Any]:
@@ -49,6 +53,18 @@ class Process:
         finally:
             connection.close()
         return reply.status, json.loads(raw) if reply.headers.get_content_type() == "application/json" else raw.decode()
+
+    def answers(self, status: int, host: str = "127.0.0.1") -> bool:
+        """Whether its health is that."""
+        assert self.process.poll() is None, self.log.read_text()
+        connection = http.client.HTTPConnection(host, self.port, timeout=20)
+        try:
+            connection.request("GET", "/ping")
+            return connection.getresponse().status == status
+        except OSError:
+            return False
+        finally:
+            connection.close()
 
     def ready(self) -> Process:
         until = time.monotonic() + 30
@@ -134,45 +150,126 @@ def test_a_terminated_process_finishes_what_it_took(
         process.call("GET", "/healthz")
 
 
-@pytest.mark.slow
-def test_versions_swap_under_http_load_without_a_failed_or_wrong_answer(
-    start: Callable[..., Process], versions: dict[str, Path]
+# --- following a release
+
+
+@pytest.fixture
+def releases(tmp_path: Path, versions: dict[str, Path]) -> Releases:
+    made = Releases(tmp_path / "store")
+    for version, folder in versions.items():
+        made.upload(folder, version)
+    return made
+
+
+def _active(process: Process) -> str | None:
+    return process.call("GET", "/ping")[1]["model_version"]
+
+
+def test_a_process_waits_for_its_first_release_and_ends_with_a_last_word(
+    start: Callable[..., Process], releases: Releases, tmp_path: Path
 ) -> None:
-    admin = {"X-Opportune-Admin": "s3cret"}
-    process = start("--model", str(versions["m1"])).ready()
-    question = {"question": "who wrote hamlet?"}
-    expected = {"m1": process.call("POST", "/predict", question)[1]["answer"]}
-    stop, seen, problems = threading.Event(), [], []
+    cloud = {"OPPORTUNE_CLOUD": "azure", "OPPORTUNE_SERVICE": "qa", "OPPORTUNE_SERVE_STORE": f"dir:{releases.root}"}
+    cloud |= {"OPPORTUNE_SERVE_CACHE": str(tmp_path / "cache"), "OPPORTUNE_SERVE_INSTANCE": "one"}
+    process = start(**cloud)
+    until(lambda: process.answers(503))
+    until(lambda: "nothing is released yet" in process.call("GET", "/ping")[1].get("reason", ""))
+    assert process.call("POST", "/predict", {"question": "who?"})[0] == 503
 
-    def client() -> None:
-        while not stop.is_set():
-            try:
-                status, reply = process.call("POST", "/predict", question)
-            except (OSError, http.client.HTTPException) as exc:
-                problems.append(exc)
-                continue
-            seen.append((reply.get("model_version"), reply.get("answer")))
-            if status != 200:
-                problems.append(reply)
+    releases.publish("m1")
+    process.ready()
+    assert _active(process) == "m1"
+    label = {"question": "who?", "answers": ["me"]}
+    assert process.call("POST", "/feedback", label)[1]["model_version"] == "m1"
+    page = process.call("GET", "/metrics")[1]
+    labels = 'cloud="azure",service="qa"'
+    assert f"llm_release_revision{{{labels}}} 1.0" in page
+    assert 'llm_model_loaded{cloud="azure",model_version="m1",service="qa"} 1.0' in page
+    assert 'llm_follow_errors_total{cloud="azure",kind="document",service="qa"}' in page
+    until(lambda: releases.status().active == "m1")
 
-    clients = [threading.Thread(target=client) for _ in range(4)]
-    for thread in clients:
-        thread.start()
-    for swap in range(50):
-        version = f"m{(swap + 1) % 3 + 1}"
-        process.call("PUT", f"/models/{version}", {"artifact": str(versions[version]), "activate": True}, **admin)
-        until = time.monotonic() + 20
-        while process.call("GET", "/models", **admin)[1]["active"] != version:
-            assert time.monotonic() < until
-        expected.setdefault(version, process.call("POST", "/predict", question)[1]["answer"])
-    stop.set()
-    for thread in clients:
-        thread.join()
+    assert process.stop() == 0
+    assert releases.status().told_s == 0
+    assert list((releases.root / "feedback/azure").iterdir()), "labels go where the release is"
+    assert list((tmp_path / "cache/0/versions/m1").iterdir()), "a restart finds it"
 
-    assert problems == []
+
+def test_a_local_model_serves_until_something_is_released(
+    start: Callable[..., Process], releases: Releases, model_dir: Path, tmp_path: Path
+) -> None:
+    options = ["--store", f"dir:{releases.root}", "--cache", str(tmp_path / "cache"), "--model", str(model_dir)]
+    process = start(*options, "--feedback-store", "").ready()
+    assert _active(process) == "base"
+    assert process.call("POST", "/predict", {"question": "a", "model_version": "m1"})[0] == 409
+
+    releases.publish("m1")
+    until(lambda: _active(process) == "m1")
+    until(lambda: process.call("POST", "/predict", {"question": "a", "model_version": "base"})[0] == 409)
+    process.call("POST", "/feedback", {"question": "a", "answers": ["x"]})
+    assert process.stop() == 0
+    assert not (releases.root / "feedback").exists()
+
+    again = start(*options).ready()
+    assert _active(again) == "m1", "what the document says, not the local model"
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_any_moment_of_a_reload_comes_back_with_what_the_document_says(
+    start: Callable[..., Process], releases: Releases, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    question = "who wrote hamlet?"
+    expected = {}
+    for seed in (1, 2, 3):  # large enough that a kill meets every part of fetching and loading
+        folder = make_model(tmp_path / f"large{seed}", seed, f"m{seed}", layers=4, width=256)
+        releases.upload(folder, f"m{seed}")
+        expected[f"m{seed}"] = OnnxEngine(folder).generate([prompt_for(question)], MAX_NEW_TOKENS)[0].text
     assert len(set(expected.values())) == 3
-    assert {pair[0] for pair in seen} == {"m1", "m2", "m3"}
-    assert all(expected[version] == answer for version, answer in seen)
+    releases.publish("m1")
+    options = ["--store", f"dir:{releases.root}", "--cache", str(tmp_path / "cache"), "--feedback-store", ""]
+    moments = random.Random(7)
+    for turn in range(6):
+        process = start(*options).ready()
+        reply = process.call("POST", "/predict", {"question": question})[1]
+        assert releases.release is not None
+        assert reply["model_version"] in {releases.release.of("stable"), releases.release.of("previous")}
+        stable = releases.release.of("stable") or ""
+        until(lambda wanted=stable, one=process: _active(one) == wanted)
+        reply = process.call("POST", "/predict", {"question": question})[1]
+        assert (reply["model_version"], reply["answer"]) == (stable, expected[stable])
+        releases.publish(f"m{(turn + 1) % 3 + 1}")
+        time.sleep(2.0 * moments.random() + 1.0)  # the document is looked at every 2 s
+        process.process.kill()
+        process.process.wait()
+
+
+def test_a_process_without_any_folder_to_write_to_serves_or_says_so(model_dir: Path, releases: Releases) -> None:
+    code = "import sys, tempfile; tempfile._candidate_tempdir_list = lambda: []; "
+    code += "from training_containers.serve.main import main; sys.exit(main(sys.argv[1:]))"
+    following = ["--store", f"dir:{releases.root}", "--host", "127.0.0.1", "--port", "0"]
+
+    done = subprocess.run([sys.executable, "-c", code, *following], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("opportune serve: --cache is not set; allowed: a folder that can be written to")
+
+    local = ["--model", str(model_dir), "--host", "127.0.0.1", "--port", "0"]
+    process = subprocess.Popen([sys.executable, "-c", code, *local], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        events = []
+        for line in process.stdout:
+            events.append(json.loads(line))
+            if events[-1]["action"] == "activate":
+                break
+        assert any("in place" in e.get("reason", "") for e in events)
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_a_process_listens_on_an_address_of_version_6(start: Callable[..., Process], model_dir: Path) -> None:
+    process = start("--model", str(model_dir), "--host", "::1")
+    until(lambda: process.answers(200, "::1"))
+    with pytest.raises(OSError):
+        process.call("GET", "/ping")
 
 
 def test_two_processes_that_share_a_metrics_folder_answer_for_each_other(
@@ -208,7 +305,13 @@ def test_two_processes_that_share_a_metrics_folder_answer_for_each_other(
         (["--model", "{model}", "--threads", "0"], "--threads is '0'; allowed: a number >= 1"),
         (["--model", "{model}", "--feedback-store", "x"], "--feedback-store is 'x'; allowed: dir:PATH"),
         (["--modle", "{model}"], "unrecognized arguments: --modle"),
-        (["--model", "{model}/model.safetensors"], "not a usable model archive"),
+        (["--model", "{model}/model.safetensors"], "model.safetensors: is a file; a model is a directory"),
+        (["--model", "{model}", "--max-new-tokens", "96"], "--max-new-tokens 96 is too much for base"),
+        (["--model", "{model}", "--host", "203.0.113.9"], "--host is '203.0.113.9'; allowed: an address of this"),
+        (["--store", "gs://x"], "--store is 'gs://x'; allowed: dir:PATH"),
+        (["--store", "dir:/nowhere", "--cache", "/proc/none"], "--cache is '/proc/none'; allowed: a folder"),
+        (["--store", "dir:/nowhere", "--instance", "a/b"], "--instance is 'a/b'; allowed"),
+        ([], "--store is not set; allowed: dir:PATH"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(model_dir: Path, options: list[str], says: str) -> None:
@@ -250,6 +353,20 @@ def test_sagemaker_implies_its_port() -> None:
     assert parse_arguments(["--model", "m"], {"SAGEMAKER_BIND_TO_PORT": "9001"})[0].port == 9001
     with pytest.raises(ConfigurationError, match="SAGEMAKER_BIND_TO_PORT is 'x'"):
         parse_arguments(["--model", "m"], {"SAGEMAKER_BIND_TO_PORT": "x"})
+
+
+def test_the_services_own_folder_counts_when_a_model_is_in_it(model_dir: Path, tmp_path: Path) -> None:
+    store = {"OPPORTUNE_SERVE_STORE": "s3://bucket"}
+    assert parse_arguments([], store | {"AZUREML_MODEL_DIR": str(tmp_path)})[0].model == ""
+    assert parse_arguments([], store | {"AZUREML_MODEL_DIR": str(model_dir)})[0].model == str(model_dir)
+    assert parse_arguments([], {"AZUREML_MODEL_DIR": str(tmp_path)})[0].model == str(tmp_path)
+
+
+def test_labels_go_to_the_store_unless_told_otherwise() -> None:
+    assert parse_arguments(["--store", "s3://a"], {})[0].feedback_store == "s3://a"
+    assert parse_arguments(["--store", "s3://a", "--feedback-store", "dir:b"], {})[0].feedback_store == "dir:b"
+    assert parse_arguments(["--store", "s3://a"], {"OPPORTUNE_SERVE_FEEDBACK_STORE": ""})[0].feedback_store == ""
+    assert parse_arguments(["--model", "m"], {})[0].feedback_store == ""
 
 
 def test_an_option_beats_its_variable() -> None:

@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-import tarfile
+import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from shared.errors import ConflictError, IntegrityError, InvalidInputError, ModelError, NotFoundError, UnavailableError
-from training_containers.model.artifact import pack
 from training_containers.model.engines.int8 import Int8Engine
 from training_containers.model.engines.onnx_gpt2 import OnnxEngine
-from training_containers.serve.model_registry import Registry, State
+from training_containers.serve.model_registry import Registry, VersionNotHereError
 
 PROMPTS = ["question: who wrote hamlet? answer:", "the quick", "a", "question: what is it? answer:"]
 
 
 @pytest.fixture
 def registry() -> Registry:
-    return Registry(OnnxEngine, keep=2)
-
-
-def _state(registry: Registry, version: str) -> State | None:
-    return next((m.state for m in registry.listing() if m.version == version), None)
-
-
-def _settled(registry: Registry, version: str) -> State:
-    until = time.monotonic() + 20
-    while (state := _state(registry, version)) in (None, State.LOADING):
-        assert time.monotonic() < until
-        time.sleep(0.005)
-    return state
+    return Registry(OnnxEngine)
 
 
 def test_before_the_first_model_there_is_no_answer(registry: Registry) -> None:
@@ -55,7 +40,7 @@ def test_swaps_under_load_fail_no_request_and_mix_no_versions(
     versions = int8_versions
     expected = {v: [a.text for a in engine(d).generate(PROMPTS, 8)] for v, d in versions.items()}
     assert len({tuple(answers) for answers in expected.values()}) == 3, "versions must be told apart by their answers"
-    registry = Registry(engine, keep=2)
+    registry = Registry(engine)
     registry.load(versions["m1"], activate=True)
     stop, counts = threading.Event(), itertools.count()
     problems: list[object] = []
@@ -77,18 +62,17 @@ def test_swaps_under_load_fail_no_request_and_mix_no_versions(
     for thread in clients:
         thread.start()
     for _, version in zip(range(50), itertools.cycle(["m2", "m3", "m1"]), strict=False):
-        registry.load_in_background(version, versions[version], activate=True)
-        assert _settled(registry, version) in (State.READY, State.ACTIVE)
-        while registry.active != version:
-            time.sleep(0.001)
-        assert len(registry.listing()) <= 3
+        registry.load(versions[version], version, activate=True)
+        for other in registry.loaded - {version}:
+            registry.unload(other)
     stop.set()
     for thread in clients:
         thread.join()
 
     assert problems == []
     assert next(counts) > 100
-    assert len(registry.listing()) == 2, "only two versions are kept"
+    assert len(registry.loaded) == 1
+    assert registry.draining == 0
 
 
 def test_an_old_version_stays_addressable_until_it_is_unloaded(registry: Registry, versions: dict[str, Path]) -> None:
@@ -99,8 +83,10 @@ def test_an_old_version_stays_addressable_until_it_is_unloaded(registry: Registr
         assert version == "m1"
         registry.unload("m1")
         assert batcher.answer("the", 3, 10).tokens, "a request that has begun is finished"
+        assert registry.draining == 1
+    assert registry.draining == 0
 
-    with pytest.raises(NotFoundError, match="'m1' is not loaded"), registry.lease("m1"):
+    with pytest.raises(VersionNotHereError, match="'m1' is not loaded here; loaded: m2"), registry.lease("m1"):
         pass
 
 
@@ -136,27 +122,11 @@ def test_a_changed_file_is_refused_and_the_active_version_goes_on(
 
     with pytest.raises(IntegrityError, match=file):
         registry.load(versions["m2"])
-    registry.load_in_background("m2", versions["m2"], activate=True)
 
-    assert _settled(registry, "m2") is State.FAILED
-    assert "refusing to load it" in next(m.reason for m in registry.listing() if m.version == "m2")
     assert registry.active == "m1"
     with registry.lease() as (version, batcher):
         assert version == "m1"
         assert batcher.answer("the", 3, 10).tokens
-
-
-def test_a_failed_version_can_be_put_again_once_repaired(registry: Registry, versions: dict[str, Path]) -> None:
-    broken = versions["m2"]
-    weights = (broken / "model.safetensors").read_bytes()
-    (broken / "model.safetensors").write_bytes(weights[:-4])
-    registry.load_in_background("m2", broken)
-    assert _settled(registry, "m2") is State.FAILED
-
-    (broken / "model.safetensors").write_bytes(weights)
-    registry.load_in_background("m2", broken, activate=True)
-
-    assert _settled(registry, "m2") in (State.READY, State.ACTIVE)
 
 
 def test_an_artifact_of_another_version_is_refused(registry: Registry, versions: dict[str, Path]) -> None:
@@ -164,40 +134,42 @@ def test_an_artifact_of_another_version_is_refused(registry: Registry, versions:
         registry.load(versions["m1"], "m2")
 
 
-def test_loading_twice_is_loading_once(registry: Registry, versions: dict[str, Path]) -> None:
+def test_loading_twice_is_refused(registry: Registry, versions: dict[str, Path]) -> None:
     registry.load(versions["m1"], activate=True)
 
-    assert registry.load_in_background("m1", versions["m1"], activate=True) is State.ACTIVE
     with pytest.raises(ConflictError):
         registry.load(versions["m1"])
-    assert [m.version for m in registry.listing()] == ["m1"]
+    assert registry.loaded == {"m1"}
 
 
-def test_an_archive_is_served_after_its_scratch_folder_is_gone(
-    registry: Registry, versions: dict[str, Path], tmp_path: Path
-) -> None:
+def test_what_is_served_is_a_copy_that_nobody_overwrites(registry: Registry, versions: dict[str, Path]) -> None:
     expected = OnnxEngine(versions["m1"]).generate(PROMPTS, 8)
-    pack(versions["m1"], tmp_path / "model.tar.gz")
-    shutil.rmtree(versions["m1"])
+    registry.load_copy(versions["m1"], activate=True)
 
-    registry.load(tmp_path / "model.tar.gz", activate=True)
+    for path in versions["m1"].iterdir():  # in place: the same file, other bytes
+        path.write_bytes(b"\0" * path.stat().st_size)
 
     with registry.lease() as (version, batcher):
         assert version == "m1"
         assert [batcher.answer(p, 8, 10) for p in PROMPTS] == expected
 
 
-def test_an_archive_that_reaches_outside_is_refused(
-    registry: Registry, versions: dict[str, Path], tmp_path: Path
+def test_without_room_for_a_copy_the_model_is_served_in_place(
+    registry: Registry, versions: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    archive = tmp_path / "evil.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(versions["m1"] / "config.json", "../../escaped.json")
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/nowhere")
 
-    with pytest.raises(ModelError):
-        registry.load(archive)
+    registry.load_copy(versions["m1"], activate=True)
+
+    assert registry.active == "m1"
+    assert "in place" in str(vars(caplog.records[0]).get("reason"))
+
+
+def test_more_tokens_than_the_model_has_room_for_are_refused_at_the_load(versions: dict[str, Path]) -> None:
+    with pytest.raises(ModelError, match=r"--max-new-tokens 90 is too much for m1: .*there is room for 6"):
+        Registry(OnnxEngine, max_new_tokens=90).load(versions["m1"])
 
 
 def test_a_path_that_does_not_exist_is_named(registry: Registry, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="nowhere: no such model directory or archive"):
-        registry.load(tmp_path / "nowhere")
+    with pytest.raises(ModelError, match="nowhere: no such model directory"):
+        registry.load_copy(tmp_path / "nowhere")

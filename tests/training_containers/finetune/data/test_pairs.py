@@ -23,6 +23,15 @@ def test_pairs_of_all_files_come_oldest_first_within_the_window_and_once(tmp_pat
     assert read_pairs(tmp_path, 2.0, 18.0) == pairs[2:18]
 
 
+def test_what_sagemaker_and_notebooks_leave_in_a_channel_is_not_data(tmp_path: Path) -> None:
+    pairs = [pair(f"q{i}", float(i)) for i in range(MIN_PAIRS)]
+    write(tmp_path / "a.jsonl", pairs)
+    write(tmp_path / ".ipynb_checkpoints/a-checkpoint.jsonl", [pair("stale", 3.0)])
+    (tmp_path / "a.jsonl.manifest").write_text('[{"prefix": "s3://bucket/"}, "a.jsonl"]')
+
+    assert read_pairs(tmp_path) == pairs
+
+
 def test_a_wrong_line_is_named_by_file_and_number(tmp_path: Path) -> None:
     write(tmp_path / "p.jsonl", [pair("q", 1.0)])
     with (tmp_path / "p.jsonl").open("a") as file:
