@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import itertools
 import threading
 import time
@@ -9,10 +11,21 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.contracts import Cloud, MetricWindow, TrainingJob, encode
-from shared.errors import ConflictError, MetricsError, NotFoundError
-from shared.ports import Clock, CloudServices, DeadLetter
+from shared.contracts import (
+    Cloud,
+    InstanceStatus,
+    InstanceVersion,
+    MetricWindow,
+    ModelManifest,
+    Release,
+    TrainingJob,
+    decode,
+    encode,
+)
+from shared.errors import ConflictError, ContractError, MetricsError, NotFoundError
+from shared.ports import Clock, CloudServices, DeadLetter, ObjectStore
 from shared.promql import METRICS
+from shared.releases import instance_key, manifest_key, model_folder, release_key
 from shared.values import Document, DocumentKey, HostState, ObjectEntry, Served, TrainingStatus
 
 
@@ -235,6 +248,72 @@ class MemoryHost:
 
 
 @dataclass
+class MemoryFleet:
+    """An endpoint's management, and its instances: whenever it is asked after, each follows the release document."""
+
+    objects: ObjectStore
+    clock: Clock = time.time
+    service: str = "qa"
+    cloud: Cloud = "aws"
+    instances: list[str] = field(default_factory=lambda: ["one", "two"])
+    #: what management says
+    managed: HostState = field(default_factory=lambda: HostState(None, "http://fleet"))
+    #: (instance, version) that it cannot load -> why
+    cannot: dict[tuple[str, str], str] = field(default_factory=dict)
+    #: instances that still load whatever is new
+    slow: set[str] = field(default_factory=set)
+    #: what each answers with; "base" came with the image
+    active: dict[str, str | None] = field(default_factory=dict)
+
+    def state(self) -> HostState:
+        """What management says, after every instance has looked."""
+        for instance in self.instances:
+            self._follow(instance)
+        return self.managed
+
+    @property
+    def version(self) -> str | None:
+        """What all of them answer with; None while they differ."""
+        versions = {self.active.get(instance, "base") for instance in self.instances}
+        return versions.pop() if len(versions) == 1 else None
+
+    def _follow(self, instance: str) -> None:
+        active, told, release = self.active.get(instance, "base"), [], None
+        with contextlib.suppress(NotFoundError, ContractError):  # unreadable: it goes on with what it has
+            release = decode(Release, self.objects.get(release_key(self.service)))
+        stable = release.of("stable") if release else None
+        if stable is not None and stable != active:
+            why = self.cannot.get((instance, stable)) or self._missing(stable)
+            state = "failed" if why else "loading" if instance in self.slow else "active"
+            told = [InstanceVersion(model_version=stable, state=state, reason=why)]  # type: ignore[arg-type]
+            active = stable if state == "active" else active
+        self.active[instance] = active
+        status = InstanceStatus(
+            service=self.service,
+            cloud=self.cloud,
+            instance=instance,
+            told_s=self.clock(),
+            revision=release.revision if release else 0,
+            active=active,
+            versions=tuple(told),
+        )
+        self.objects.put(instance_key(self.service, instance), encode(status))
+
+    def _missing(self, version: str) -> str:
+        """Why the version's files are not what their manifest says, or ""."""
+        if version == "base":
+            return ""
+        try:
+            manifest = decode(ModelManifest, self.objects.get(manifest_key(version)))
+            for name, sha256 in manifest.files.items():
+                if hashlib.sha256(self.objects.get(f"{model_folder(version)}{name}")).hexdigest() != sha256:
+                    return f"{name}: sha256 differs; refusing to load it"
+        except NotFoundError as exc:
+            return str(exc)
+        return ""
+
+
+@dataclass
 class MemoryMetrics:
     """MetricsSource that answers with a window, or raises what it is given."""
 
@@ -280,9 +359,9 @@ class MemoryNotifier:
         self.values[name, tuple(sorted(labels.items()))] = value
 
 
-def memory_cloud(cloud: Cloud) -> CloudServices:
+def memory_cloud(cloud: Cloud, clock: Clock = time.time) -> CloudServices:
     """One cloud, all in memory."""
-    objects = MemoryObjects(cloud)
+    objects = MemoryObjects(cloud, clock)
     return CloudServices(
         cloud=cloud,
         documents=MemoryDocuments(),

@@ -1,7 +1,7 @@
 """A training job's way from claimed to live: what comes next, from what was read. Pure; asks nobody anything.
 
     CLAIMED -> TRAINING -> SUCCEEDED -> ACCEPTED -> LIVE
-       |          |            |           `-> FAILED | STOPPED     no endpoint could load it in time; a person took it back
+       |          |            |           `-> FAILED | STOPPED   no endpoint could load it; a person took it back
        |          |            `-> REJECTED               the gate refused it
        |          `-> FAILED | STOPPED                    the training service said so, or a person
        `-> FAILED                                         never reached the training service

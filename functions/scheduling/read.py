@@ -28,7 +28,6 @@ from shared.contracts import (
 )
 from shared.deadline import bounded
 from shared.errors import (
-    ContractError,
     MetricsError,
     MetricsUnavailableError,
     ModelError,

@@ -1,5 +1,6 @@
 """Two clouds in memory, a deps object per cloud, and what a service leaves behind: metrics, feedback, artifacts."""
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from functions.clouds import Deps
 from functions.retraining.job_message import training_job
 from policy.decide import load_policy
 from policy.policies import Policy
+from shared.adapters.released import ReleasedHost
 from shared.contracts import (
+    CLOUDS,
     Action,
     Cloud,
     Decision,
@@ -29,11 +32,13 @@ from shared.errors import MetricsError, NoSamplesError
 from shared.ports import CloudServices
 from shared.settings import Settings
 from shared.state import State
-from shared.values import Served
+from shared.values import HostState, Served
 from tests.fakes import (
+    MemoryFleet,
     MemoryHost,
     MemoryMetrics,
     MemoryNotifier,
+    MemoryObjects,
     MemoryQueue,
     MemoryTraining,
     memory_cloud,
@@ -66,6 +71,8 @@ class World:
     served: dict[Cloud, Served] = field(default_factory=dict)
     policy: Policy = field(default_factory=lambda: load_policy("always"))
     parallel: bool = True
+    #: each cloud's instances, where they follow release documents
+    fleets: dict[Cloud, MemoryFleet] = field(default_factory=dict)
 
     def deps(self, cloud: Cloud = "aws", clouds: dict[Cloud, CloudServices] | None = None, **changes: Any) -> Deps:
         settings = msgspec.structs.replace(self.settings, cloud=cloud, **changes)
@@ -96,6 +103,21 @@ class World:
         host = self.clouds[cloud].host
         assert isinstance(host, MemoryHost)
         return host
+
+    def serving(self, cloud: Cloud) -> str | None:
+        """What the cloud's endpoint answers with."""
+        return self.fleets[cloud].version if self.fleets else self.host(cloud).version
+
+    def ported(self, wrapped: Callable[[Cloud, str, Any], Any]) -> dict[Cloud, CloudServices]:
+        """The clouds with each port wrapped, the stores under the hosts too."""
+        made: dict[Cloud, CloudServices] = {}
+        for cloud, services in self.clouds.items():
+            ports = {name: port for name, port in services._asdict().items() if name != "cloud"}
+            if self.fleets:
+                objects = wrapped(cloud, "objects", ports["objects"])
+                ports["host"] = ReleasedHost("qa", self.fleets[cloud], objects, self.fleets[cloud].clock)
+            made[cloud] = CloudServices(cloud, **{name: wrapped(cloud, name, port) for name, port in ports.items()})
+        return made
 
     def decided(self, cloud: Cloud = "aws", *, job_id: str = JOB, parent: str = "base", **changes: Any) -> TrainingJob:
         """The job that a decision recorded in `cloud` asks for there; further fields are the decision's."""
@@ -142,6 +164,22 @@ class World:
 def world() -> World:
     """A service with labelled pairs on both clouds and the base model serving."""
     made = World({"aws": memory_cloud("aws"), "azure": memory_cloud("azure")}, Settings(min_new_pairs=4))
+    made.label("aws", 0, 10)
+    made.label("azure", 10, 10)
+    return made
+
+
+def with_fleets(world: World, clock: Callable[[], float]) -> World:
+    """The same with fresh clouds, whose endpoints are instances that follow the release documents."""
+    clouds: dict[Cloud, CloudServices] = {}
+    fleets: dict[Cloud, MemoryFleet] = {}
+    for cloud in CLOUDS:
+        services = memory_cloud(cloud, clock)
+        assert isinstance(services.objects, MemoryObjects)
+        fleets[cloud] = MemoryFleet(services.objects, clock, cloud=cloud, managed=HostState(None, f"http://{cloud}"))
+        host = ReleasedHost("qa", fleets[cloud], services.objects, clock)
+        clouds[cloud] = services._replace(host=host)
+    made = dataclasses.replace(world, clouds=clouds, fleets=fleets)
     made.label("aws", 0, 10)
     made.label("azure", 10, 10)
     return made
@@ -236,10 +274,7 @@ class Fuse:
 
     def clouds(self, world: World) -> dict[Cloud, CloudServices]:
         """The world's clouds, every port call of which goes through the fuse."""
-        return {
-            name: CloudServices(name, *(self.guard(port) for port in services[1:]))
-            for name, services in world.clouds.items()
-        }
+        return world.ported(lambda cloud, name, port: self.guard(port))
 
 
 @pytest.fixture

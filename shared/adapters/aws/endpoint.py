@@ -26,9 +26,7 @@ class SageMakerEndpoint:
         """Whether it can answer, and where it is asked; its version is not known here."""
         name = self._settings.sagemaker_endpoint
         url = self._settings.aws_endpoint_url or f"sagemaker:{name}"
-        endpoint = described(
-            self._what, lambda: self._session.client("sagemaker").describe_endpoint(EndpointName=name)
-        )
+        endpoint = described(self._what, lambda: self._session.client("sagemaker").describe_endpoint(EndpointName=name))
         if endpoint is None:
             return HostState(None, url, healthy=False, reason=f"{self._what} does not exist")
         with understood(self._what):

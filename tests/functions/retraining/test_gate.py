@@ -1,8 +1,8 @@
 import pytest
 
-from functions.retraining.gate import judge, quality, read_manifest
+from functions.retraining.gate import checked, judge, quality
 from shared.contracts import Metrics, encode
-from shared.errors import IntegrityError, ModelError
+from shared.errors import ModelError
 
 
 def metrics(bleu1, exact_match, examples=20):
@@ -57,28 +57,45 @@ def test_without_a_comparison_it_passes_only_if_nothing_serves(verdict):
 X_SHA = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"  # of b"x"
 
 
-@pytest.mark.parametrize("prefix", ["", "./"])
-def test_a_sound_artifact_gives_its_manifest(prefix, a_manifest, a_tar):
-    sound = a_manifest(files={"a.bin": X_SHA})
-    assert read_manifest(a_tar({f"{prefix}a.bin": b"x", f"{prefix}manifest.json": encode(sound)})) == sound
+@pytest.fixture
+def read(a_job, a_manifest):
+    """A function: what lies beside the manifest, and what that says -> the manifest, checked."""
+
+    def make(sizes, **changes):
+        raw = encode(a_manifest(**{"model_version": "m2", "files": {"a.bin": X_SHA}} | changes))
+        return checked(raw, sizes, a_job(parent_version="m1"))
+
+    return make
+
+
+def test_a_manifest_whose_files_are_there_is_what_the_model_is(read, a_manifest):
+    sound = a_manifest(model_version="m2", files={"a.bin": X_SHA})
+    assert read({"a.bin": 1, "manifest.json": 900}) == sound
+    assert read({"a.bin": 1, "left over.tmp": 7}) == sound, "what it does not list is not copied either"
 
 
 @pytest.mark.parametrize(
-    ("files", "error", "words"),
+    ("changes", "words"),
     [
-        ({"a.bin": b"y"}, IntegrityError, "refusing to load"),
-        ({}, ModelError, "lacks a.bin"),
-        ({"a.bin": b"x", "extra.py": b"import os"}, ModelError, "holds extra.py"),
+        ({"files": {"a.bin": X_SHA, "b.bin": X_SHA}}, "lacks b.bin"),
+        ({"files": {}}, "lists no file"),
+        ({"job_id": "qa-7"}, "of another job, qa-7 of qa"),
+        ({"service": "qb"}, "of another job, qa-1 of qb"),
+        ({"model_version": "m1"}, "calls itself m1, as what it was trained from"),
+        ({"model_version": "base"}, "calls itself base"),
+        *(
+            ({"files": {name: X_SHA}}, "no name of a file below it")
+            for name in ("../a.bin", "x/../../a", "/etc/passwd", "a\\b", "manifest.json")
+        ),
     ],
 )
-def test_a_changed_missing_or_smuggled_file_is_refused(files, error, words, a_manifest, a_tar):
-    sound = a_manifest(files={"a.bin": X_SHA})
-    with pytest.raises(error, match=words):
-        read_manifest(a_tar({**files, "manifest.json": encode(sound)}))
+def test_a_manifest_that_is_not_this_models_or_lacks_a_file_is_refused(read, changes, words):
+    with pytest.raises(ModelError) as refused:
+        read({name: 1 for name in ("a.bin", *changes.get("files", {})) if name != "b.bin"}, **changes)
+    assert words in str(refused.value)
 
 
-def test_what_is_no_artifact_is_refused(a_tar):
-    with pytest.raises(ModelError, match=r"no manifest\.json"):
-        read_manifest(a_tar({"a.bin": b"x"}))
-    with pytest.raises(ModelError, match=r"no readable tar\.gz"):
-        read_manifest(a_tar({"a.bin": b"x" * 5000})[:-40])
+@pytest.mark.parametrize("raw", [b"", b"{oops", b"[" * 100_000, b'{"version": 99}', b"{}", b"\xff"])
+def test_what_is_no_manifest_of_ours_is_refused(raw, a_job):
+    with pytest.raises(ModelError, match=r"manifest\.json"):
+        checked(raw, {"a.bin": 1}, a_job())

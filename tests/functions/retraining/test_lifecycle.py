@@ -4,7 +4,6 @@ import pytest
 
 from functions.retraining.history import job_history
 from functions.retraining.start import start_training
-from functions.scheduling.apply import model_key
 from functions.scheduling.read import read
 from functions.scheduling.tick import tick, training_finished
 from shared.contracts import JobStatus
@@ -28,7 +27,8 @@ def test_a_better_model_goes_live_on_both_clouds(trained, now):
     assert trained.host("aws").version == trained.host("azure").version == record.model_version
     assert "quality 0.800" in record.reason and "0.500" in record.reason
     for cloud in ("aws", "azure"):
-        trained.clouds[cloud].objects.get(model_key(record.model_version))
+        lies = {e.key for e in trained.clouds[cloud].objects.entries("models/")}
+        assert lies == {f"models/{record.model_version}/{name}" for name in ("model.safetensors", "manifest.json")}
         table = trained.state(cloud).routes("qa")
         assert {e.cloud: e.model_version for e in table.endpoints} == dict.fromkeys(
             ("aws", "azure"), record.model_version
@@ -76,12 +76,11 @@ def test_the_gate_keeps_a_model_out_and_says_why(world, job, now, artifact, metr
         return value if isinstance(value, str) else metrics_with(*(value if isinstance(value, tuple) else (value,)))
 
     start_training(world.deps(), world.message(), now)
-    packed = artifact(JOB, **{name: made(value) for name, value in changes.items()})
-    world.training().finish(JOB, artifact=packed)
+    world.training().finish(JOB, artifact=artifact(JOB, **{name: made(value) for name, value in changes.items()}))
     record = training_finished(world.deps(), JOB, now + 920)
     assert record.status is JobStatus.REJECTED
     assert words in record.reason
-    assert world.clouds["aws"].objects.get(model_key(record.model_version)) == packed, "the artifact is kept"
+    assert not list(world.clouds["aws"].objects.entries("models/")), "it stays where the job left it"
     assert world.host().version == "base"
 
 
@@ -92,21 +91,19 @@ def test_a_margin_lets_a_slightly_worse_model_pass(world, job, now, artifact, me
 
 
 @pytest.mark.parametrize(
-    ("packed", "words"),
+    ("changed", "words"),
     [
-        (None, "no model artifact"),
-        (b"not an archive", "no readable tar.gz"),
-        ("damaged", "refusing to load"),
-        ("other job", "another job"),
+        (lambda _: None, "no model artifact"),
+        (lambda files: {"model.tar.gz": b"packed"}, "no manifest.json"),
+        (lambda files: files | {"manifest.json": b"{oops"}, "not JSON"),
+        (lambda files: files | {"manifest.json": b" " * 1_048_577}, "1048576 are allowed"),
+        (lambda files: files | {f"f{n}": b"" for n in range(1000)}, "more than 1000 files"),
+        (lambda files: {"manifest.json": files["manifest.json"]}, "lacks model.safetensors"),
     ],
 )
-def test_an_unusable_artifact_fails_the_job_with_the_reason(world, job, now, artifact, packed, words):
+def test_an_unusable_artifact_fails_the_job_with_the_reason(world, job, now, artifact, changed, words):
     start_training(world.deps(), world.message(), now)
-    if packed == "damaged":
-        packed = artifact(JOB, files={"model.safetensors": "0" * 64})
-    elif packed == "other job":
-        packed = artifact("qa-2")
-    world.training().finish(JOB, artifact=packed)
+    world.training().finish(JOB, artifact=changed(artifact(JOB)))
     record = training_finished(world.deps(), JOB, now + 920)
     assert record.status is JobStatus.FAILED
     assert words in record.reason
@@ -146,7 +143,7 @@ def test_a_cloud_that_never_loads_it_does_not_hold_up_the_other_for_ever(trained
 
 def test_a_model_no_endpoint_can_load_fails(trained, now):
     class Broken(MemoryHost):
-        def deploy(self, model_version, artifact_uri):
+        def deploy(self, model_version):
             raise ModelError("config.json is missing")
 
     trained.clouds["aws"] = trained.clouds["aws"]._replace(host=Broken())

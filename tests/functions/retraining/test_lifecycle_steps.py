@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from functions.retraining.lifecycle import Surroundings, next_step, releases, serving_version
-from functions.scheduling.view import Artifact, JobView, Unusable
-from shared.contracts import JobRecord, JobStatus
+from functions.scheduling.view import JobView, Unusable
+from shared.contracts import JobRecord, JobStatus, Release, ReleasedVersion
 from shared.records import Held, Unread
 from shared.settings import Settings
 from shared.values import HostState, TrainingStatus
@@ -25,7 +25,7 @@ def around(now_s: float, **changes: Any) -> Surroundings:
 
 @pytest.fixture
 def seen(a_job):
-    """A function: a job's state, what its training service and its artifact are -> the look at it.
+    """A function: a job's state, what its training service and its model say -> the look at it.
 
     It was decided at 1000 and has 100 s.
     """
@@ -69,7 +69,7 @@ def model(a_manifest, metrics_with):
 
     def make(quality=0.8, **changes):
         plain = {"candidate": metrics_with(quality), "serving": metrics_with(0.5)}
-        return Artifact(a_manifest(**plain | changes), b"bytes")
+        return a_manifest(**plain | changes)
 
     return make
 
@@ -184,18 +184,18 @@ def test_want_of_machines_is_the_clouds_fault_and_costs_nothing(training):
 
 def test_all_steps_that_can_be_taken_are_taken_in_one_look(training, model):
     told = TrainingStatus("succeeded", "", 1010.0, 1050.0)
-    step = next_step(dataclasses.replace(training(told), artifact=model()), around(1060.0))
+    step = next_step(dataclasses.replace(training(told), model=model()), around(1060.0))
     assert [record.status for record in step.path] == [JobStatus.SUCCEEDED, JobStatus.ACCEPTED]
     assert step.record.model_version == NEW
-    assert (step.record.updated_s, step.keep, step.stop) == (1060.0, model(), False)
+    assert (step.record.updated_s, step.stop) == (1060.0, False)
     assert step.path[0].reason == ""
 
 
-def test_a_model_that_is_not_judged_yet_is_not_kept(training, model):
+def test_a_model_that_is_not_judged_yet_waits(training, model):
     told = TrainingStatus("succeeded", "", 1010.0, 1050.0)
     unknown = {"aws": Unread("throttled"), "azure": HOSTS["azure"]}
-    step = next_step(dataclasses.replace(training(told), artifact=model()), around(1060.0, hosts=unknown))
-    assert (step.record.status, step.keep) == (JobStatus.SUCCEEDED, None)
+    step = next_step(dataclasses.replace(training(told), model=model()), around(1060.0, hosts=unknown))
+    assert step.record.status is JobStatus.SUCCEEDED
     assert step.record.waits == {"gate": "it is not known what serves: throttled"}
 
 
@@ -217,13 +217,10 @@ def test_time_under_a_pause_does_not_count(succeeded):
     assert next_step(missing, around(1400.1, switched_s=1300.0)).record.status is JobStatus.FAILED
 
 
-def test_an_unusable_or_foreign_artifact_ends_the_job_and_is_not_kept(succeeded, model):
+def test_an_unusable_artifact_ends_the_job(succeeded):
     broken = next_step(succeeded(Unusable("no manifest.json")), around(1060.0))
-    assert (broken.record.status, broken.keep) == (JobStatus.FAILED, None)
+    assert broken.record.status is JobStatus.FAILED
     assert broken.record.reason == "the model artifact is unusable: no manifest.json"
-    foreign = next_step(succeeded(model(job_id="qa-7")), around(1060.0))
-    assert (foreign.record.status, foreign.keep) == (JobStatus.FAILED, None)
-    assert "qa-7" in foreign.record.reason
 
 
 def test_a_model_is_judged_against_what_is_known_to_serve(succeeded, model):
@@ -231,15 +228,14 @@ def test_a_model_is_judged_against_what_is_known_to_serve(succeeded, model):
     waiting = next_step(succeeded(model()), around(1150.0, hosts=unknown))
     assert waiting.record.waits == {"gate": "it is not known what serves: throttled"}
     late = next_step(succeeded(model()), around(1150.1, hosts=unknown))
-    assert (late.record.status, late.keep) == (JobStatus.FAILED, None)
+    assert late.record.status is JobStatus.FAILED
     assert late.record.reason == "not judged, as it is not known what serves: throttled"
 
 
-def test_the_gates_word_and_the_artifact_are_kept_either_way(succeeded, model):
+def test_the_gates_word_is_kept_either_way(succeeded, model):
     waits = {"gate": "it is not known what serves: throttled"}
     better, worse = (next_step(succeeded(model(q), waits=waits), around(1060.0)) for q in (0.8, 0.4))
     assert (better.record.status, worse.record.status) == (JobStatus.ACCEPTED, JobStatus.REJECTED)
-    assert (better.keep, worse.keep) == (model(0.8), model(0.4))
     assert (better.record.waits, worse.record.waits) == ({}, {})
     assert worse.record.model_version == NEW
 
@@ -260,6 +256,17 @@ def test_an_endpoint_that_lost_its_version_without_a_word_is_asked_about():
     assert isinstance(told, Unread) and "names no version" in told.reason
     assert serving_version("aws", around(0.0, served_before=frozenset({"aws"}))) == BASE
     assert isinstance(serving_version("azure", around(0.0, hosts=hosts)), Unread)
+    waking = {"aws": on(None, "m7", updating=True, reason="no instance has told its state")}
+    assert serving_version("aws", around(0.0, hosts=waking)) == Unread("no instance has told its state")
+
+
+def test_nothing_is_judged_while_another_release_is_being_loaded():
+    def told(host):
+        return serving_version("aws", around(0.0, hosts={"aws": host}))
+
+    assert told(on(BASE, "m7", updating=True)) == Unread("the release of m7 is still being loaded")
+    assert told(on(BASE, "m7")) == BASE, "it could not be loaded"
+    assert told(on("m7", "m7")) == "m7"
 
 
 # --- accepted
@@ -302,18 +309,61 @@ def test_while_a_person_holds_releases_it_waits_and_says_so(accepted):
     assert (resumed.record.status, resumed.record.waits) == (JobStatus.ACCEPTED, {})
 
 
-def test_an_endpoint_that_went_back_three_times_has_refused(accepted):
-    assert next_step(accepted(asked={"azure": 2}), around(1060.0, hosts=hosts(aws=NEW, azure=BASE))) is None
-    half = hosts(aws=NEW, azure=BASE)
-    step = next_step(accepted(asked={"aws": 3, "azure": 3}), around(1060.0, hosts=half))
+def on(version: str | None, stable: str, previous: str | None = None, **changes: Any) -> HostState:
+    """An endpoint and its release, which `changed_s` says when it was made: at 1055 unless told."""
+    roles = {"stable": stable} | ({"previous": previous} if previous else {})
+    versions = tuple(ReleasedVersion(model_version=name, role=role) for role, name in roles.items())  # type: ignore[arg-type]
+    changed_s = changes.pop("changed_s", 1055.0)
+    release = Release(service="qa", revision=3, versions=versions, changed_s=changed_s, reason="by anna: slow")
+    return HostState(version, "http://x", release=release, **changes)
+
+
+def test_an_endpoint_that_cannot_answer_is_not_waited_for(accepted):
+    broken = {"aws": HOSTS["aws"], "azure": HostState(None, "", healthy=False, reason="it is Failed: no machine")}
+    step = next_step(accepted(), around(1060.0, hosts=broken))
+    assert (step.record.status, step.record.refused) == (JobStatus.ACCEPTED, {"azure": "it is Failed: no machine"})
+    live = next_step(accepted(), around(1060.0, hosts={**broken, "aws": on(NEW, NEW)}))
+    assert (live.record.status, live.record.reason) == (
+        JobStatus.LIVE,
+        "better; azure refused it: it is Failed: no machine",
+    )
+    mending = {**broken, "azure": broken["azure"]._replace(updating=True)}
+    assert next_step(accepted(), around(1060.0, hosts=mending)) is None
+    serves = {**broken, "azure": on(NEW, NEW, healthy=False)}
+    assert next_step(accepted(), around(1060.0, hosts=serves)) is None, "it has loaded it, ill as it is"
+
+
+def test_a_release_that_went_back_is_not_asked_for_again(accepted):
+    """The host takes one back that no instance could load; the run that heard why may have died before writing it."""
+    gone = {"aws": on(NEW, NEW), "azure": on(BASE, BASE, changed_s=1058.0)}
+    step = next_step(accepted(updated_s=1054.0, asked={"azure": 1}), around(1060.0, hosts=gone))
     assert step.record.status is JobStatus.LIVE
-    assert step.record.reason == "better; azure refused it: asked 3 times and went back to base each time"
-    updating = {**half, "azure": HostState(BASE, "http://azure", updating=True)}
-    assert next_step(accepted(asked={"azure": 3}), around(1060.0, hosts=updating)) is None, "it is at it"
-    told = {**half, "azure": HostState(BASE, "http://azure", reason="out of memory")}
-    assert next_step(accepted(asked={"azure": 3}), around(1060.0, hosts=told)).record.reason.endswith("out of memory")
-    silent = {**half, "azure": Unread("throttled")}
-    assert next_step(accepted(asked={"azure": 3}), around(1060.0, hosts=silent)) is None
+    assert step.record.reason == "better; azure refused it: base was released instead (by anna: slow)"
+    silent = {**gone, "azure": Unread("throttled")}
+    assert next_step(accepted(asked={"azure": 1}), around(1060.0, hosts=silent)) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "asked", "ends"),
+    [
+        (on(NEW, BASE, NEW), {"aws": 1}, True),  # rolled back, not in force yet
+        (on(BASE, BASE, NEW), {}, True),  # rolled back before the record said that it was asked for
+        (on(BASE, "m7", BASE, changed_s=1055.0), {}, True),  # another one released after this was accepted
+        (on(BASE, "m7", BASE, changed_s=1054.0), {}, False),  # before: the gate has compared with it, or will
+        (on(BASE, NEW, BASE), {"aws": 1}, False),
+        (HOSTS["aws"], {"aws": 1}, False),
+    ],
+)
+def test_what_a_person_released_or_rolled_back_is_not_undone_by_a_job_accepted_before(accepted, host, asked, ends):
+    view = accepted(updated_s=1054.0, asked=asked)
+    around_it = around(1060.0, hosts={"aws": host, "azure": HOSTS["azure"]})
+    step = next_step(view, around_it)
+    assert (step is not None) is ends
+    if step is not None:
+        assert step.record.status is JobStatus.STOPPED
+        assert step.record.reason.startswith("taken back on aws: ")
+        assert step.record.reason.endswith(" was released instead (by anna: slow)")
+        assert releases(step.record, around_it) == []
 
 
 def test_a_refusal_by_all_is_a_failure_at_once_and_by_one_a_note_for_later(accepted):
@@ -321,13 +371,11 @@ def test_a_refusal_by_all_is_a_failure_at_once_and_by_one_a_note_for_later(accep
     step = next_step(accepted(refused=both), around(1060.0))
     assert step.record.status is JobStatus.FAILED
     assert step.record.reason == "aws refused it: no such file; azure refused it: out of memory"
-    noted = next_step(accepted(asked={"azure": 3}), around(1060.0))
-    assert noted.record.status is JobStatus.ACCEPTED, "the other one may still load it"
-    assert list(noted.record.refused) == ["azure"]
-    again = JobView(Held(noted.record, "2"), None)
-    assert next_step(again, around(1070.0)) is None, "noted once"
-    late = next_step(again, around(1150.1)).record.reason
-    assert late.startswith("azure refused it: ") and late.endswith("; aws did not serve m1 within 100 s")
+    loading = {"aws": on(BASE, NEW, updating=True, reason="no instance told"), "azure": HOSTS["azure"]}
+    noted = accepted(refused={"azure": "out of memory"})
+    assert next_step(noted, around(1150.0, hosts=loading)) is None, "the other one may still load it"
+    late = next_step(noted, around(1150.1, hosts=loading)).record.reason
+    assert late == "azure refused it: out of memory; aws did not serve m1 within 100 s; aws: no instance told"
 
 
 def test_who_is_asked_to_load_a_model_now(accepted):
@@ -343,6 +391,9 @@ def test_who_is_asked_to_load_a_model_now(accepted):
     assert asked(record, hosts={**HOSTS, "aws": HostState(BASE, "", updating=True)}) == ["azure"]
     assert asked(msgspec.structs.replace(record, refused={"azure": "out of memory"})) == ["aws"]
     assert asked(msgspec.structs.replace(record, asked_s={"azure": 1060.0, "aws": 1000.0})) == ["aws"], "once a run"
+    assert asked(record, hosts={**HOSTS, "aws": on(BASE, NEW, updating=True)}) == ["azure"], "it is at it"
+    assert asked(record, hosts={**HOSTS, "aws": on(BASE, NEW)}) == ["aws", "azure"], "it gave up, and is to say why"
+    assert asked(record, hosts={**HOSTS, "aws": on(None, "m7", updating=True)}) == ["aws", "azure"], "no one is there"
 
 
 # --- stopped by a person

@@ -81,7 +81,7 @@ def test_stop_ends_what_is_finished_before_it_goes_live(world, now, artifact):
     pause(world, Control(paused=False, reason="", stopped_jobs=(JOB,)))
     assert training_finished(world.deps(), JOB, now + 60).status is JobStatus.STOPPED
     assert world.host().version == "base"
-    assert not list(world.clouds["aws"].objects.list("models/")), "nothing is kept of it"
+    assert not list(world.clouds["aws"].objects.entries("models/")), "nothing is kept of it"
 
 
 def test_stop_ends_what_is_queued(world, now):

@@ -6,7 +6,6 @@ import json
 import msgspec
 import pytest
 
-from functions.retraining.lifecycle import MOST_REQUESTS
 from functions.retraining.start import Outcome, start_training
 from functions.scheduling.tick import tick, training_finished
 from policy.decide import load_policy
@@ -22,7 +21,7 @@ from shared.errors import (
 from shared.records import Control
 from shared.settings import Settings
 from shared.values import HostState, TrainingStatus
-from tests.fakes import MemoryDocuments, MemoryHost
+from tests.fakes import MemoryDocuments
 
 JOB = "qa-20270115t080000"
 
@@ -280,7 +279,7 @@ def trained(world, now, artifact):
 def test_a_refused_deployment_marks_that_endpoint_alone_and_is_not_repeated(trained, now):
     asked = []
 
-    def deploy(version, uri):
+    def deploy(version):
         asked.append(version)
         raise RefusedError("Azure ML", "OutOfQuota: Standard_F4s_v2")
 
@@ -293,22 +292,6 @@ def test_a_refused_deployment_marks_that_endpoint_alone_and_is_not_repeated(trai
     table = trained.state("azure").routes("qa")
     assert table.scheduler == "aws" and table.heartbeat_s == now + 60 * 61, "the cloud itself is not silent"
     assert {e.cloud: e.model_version for e in table.endpoints} == {"aws": record.model_version, "azure": "base"}
-
-
-def test_an_update_that_is_rolled_back_each_time_is_given_up(trained, now):
-    class GoesBack(MemoryHost):
-        def deploy(self, model_version, artifact_uri):
-            self.deployed.append(model_version)
-
-        def state(self):
-            return HostState(self.version, self.url, reason="the container failed its health check")
-
-    replaced(trained, "azure", host=GoesBack(url="http://azure.memory"))
-    for slot in range(1, 20):
-        tick(trained.deps(), now + 60 * slot)
-    assert len(trained.host("azure").deployed) == MOST_REQUESTS
-    record = trained.state().job(JOB).record
-    assert record.status is JobStatus.LIVE and "failed its health check" in record.reason
 
 
 def test_an_endpoint_that_failed_is_routed_around_and_named(world, now):
@@ -451,19 +434,11 @@ def test_rubbish_of_any_kind_is_dead_lettered_with_a_reason(world, now, raw):
 # --- artifacts
 
 
-@pytest.mark.parametrize("damage", ["cut off", "flipped", "zeros", "not a tar", "deep manifest"])
-def test_a_damaged_artifact_is_unusable_and_later_ticks_go_on(world, now, artifact, a_tar, damage):
-    whole = artifact(JOB)
-    body = {
-        "cut off": whole[: len(whole) // 2],
-        "flipped": whole[:20] + bytes(b ^ 0xFF for b in whole[20:60]) + whole[60:],
-        "zeros": b"\0" * 500,
-        "not a tar": b"\x1f\x8b" + b"x" * 500,
-        "deep manifest": a_tar({"manifest.json": b"[" * 200_000}),
-    }[damage]
+@pytest.mark.parametrize("raw", [b"", b"\0" * 500, b"{oops", b"[" * 200_000, b'{"version": 99}'])
+def test_a_damaged_manifest_is_unusable_and_later_ticks_go_on(world, now, artifact, raw):
     world.policy = load_policy("never")
     start_training(world.deps(), world.message(), now)
-    world.training().finish(JOB, artifact=body)
+    world.training().finish(JOB, artifact=artifact(JOB) | {"manifest.json": raw})
     for slot in (1, 2):
         assert tick(world.deps(), now + 60 * slot) is not None
     record = world.state().job(JOB).record
