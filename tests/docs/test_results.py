@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_a_command_that_fails_leaves_the_last_measurement(tmp_path: Path) -> Non
 def test_what_is_shown_at_scale_is_judged_by_its_goals() -> None:
     case = {"pairs_there": 17_280_000, "seconds": 1.8, "peak_mb": 107.0}
     copied = {"copy_peak_mb": 120.0, "copy_idle_mb": 92.0}
-    results = {
+    results: dict[str, dict[str, Any]] = {
         "releases": {"releases": 50, "failed": 1, "wrong_version": 0, "rollback_s_max": 2.1},
         "real_size": {
             "artifact_mb": 400.0,
