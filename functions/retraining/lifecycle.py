@@ -101,7 +101,7 @@ def releases(record: JobRecord, around: Surroundings) -> list[Cloud]:
         for cloud, host in around.hosts.items()
         if isinstance(host, HostState)
         and host.version != record.model_version
-        and not (host.updating and _stable(host) in (None, record.model_version))
+        and not (host.updating and _stable(host) == record.model_version)
         and cloud not in record.refused
         and record.asked_s.get(cloud) != around.now_s  # once a run: what was asked for just now takes its time
     ]

@@ -65,8 +65,8 @@ class ReleasedHost:
         return managed._replace(
             version=told.version,
             healthy=managed.healthy and (known or release is None),
-            # what cannot answer and is not being mended loads nothing
-            updating=told.updating and (managed.healthy or managed.updating),
+            # of one that cannot answer: whether it is being mended
+            updating=told.updating if managed.healthy else managed.updating,
             reason=reason,
             release=release,
         )

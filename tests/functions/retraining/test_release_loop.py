@@ -1,4 +1,4 @@
-"""A finished model's way to instances that follow the release document, with crashes, failures and a person in between."""
+"""A finished model's way to instances that follow the release document: crashes, failures, a person in between."""
 
 import contextlib
 import random
