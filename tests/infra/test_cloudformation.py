@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from local.runtimes import ROOT
+
 pytestmark = [
     pytest.mark.xdist_group("packages"),
     pytest.mark.slow,
@@ -361,3 +363,21 @@ def test_without_a_parameter_file_nothing_is_deployed(osls):
     """Falling back to defaults would set back mode, budget and the address that alarms go to."""
     with pytest.raises(AssertionError, match="Value not found"):
         osls("package", env={"OPPORTUNE_PARAMETERS": "infra/aws/parameters.nobody-wrote-this.yml"})
+
+
+def test_a_second_deployment_keeps_what_the_file_says(osls, deployment, tmp_path):
+    """docs/deploy-aws.md: one line is changed, and budget, mode, tokens and the address that alarms go to stay."""
+    deployment()  # an artifact lies in build/
+    file = tmp_path / "parameters.dev.yml"
+    text = (ROOT / "infra/aws/parameters.example.yml").read_text()
+    text = text.replace('alarmEmail: ""', "alarmEmail: ops@example.com").replace('"50"', '"7"', 1)
+    made = []
+    for mode in ("watch", "act"):
+        file.write_text(text.replace("mode: watch", f"mode: {mode}"))
+        osls("package", "--stage", "dev", "--package", str(tmp_path / mode), env={"OPPORTUNE_PARAMETERS": str(file)})
+        made.append((tmp_path / mode / "cloudformation-template-update-stack.json").read_text())
+    first, second = (json.loads(re.sub(r"serverless/opportune/dev/[^/]+/", "", one)) for one in made)
+    variables = second["Resources"]["ScheduleLambdaFunction"]["Properties"]["Environment"]["Variables"]
+    assert variables["OPPORTUNE_BUDGET_USD_PER_DAY"] == "7"
+    assert second["Resources"]["AlarmEmail"]["Properties"]["Endpoint"] == "ops@example.com"
+    assert json.dumps(first).replace('"OPPORTUNE_MODE": "watch"', '"OPPORTUNE_MODE": "act"') == json.dumps(second)
