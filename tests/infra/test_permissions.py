@@ -45,12 +45,17 @@ NEEDED = {
 }
 #: called by `opportune doctor`, `status`, `redrive` and `release --first`, with the permissions of whoever types them
 BY_A_PERSON = {
+    "cloudwatch:DescribeAlarms",
+    "ecr:DescribeImages",
+    "iam:GetRole",
     "sagemaker:CreateEndpoint",
     "sagemaker:CreateEndpointConfig",
     "sagemaker:CreateModel",
     "sagemaker:DescribeEndpointConfig",
     "sagemaker:DescribeModel",
     "sagemaker:UpdateEndpoint",
+    "service-quotas:ListServiceQuotas",
+    "sns:ListSubscriptionsByTopic",
     "sqs:ChangeMessageVisibility",
     "sqs:DeleteMessage",
     "sqs:ReceiveMessage",
