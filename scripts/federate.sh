@@ -26,7 +26,7 @@ account=$(aws sts get-caller-identity --query Account --output text)
 issuer() { aws iam get-outbound-web-identity-federation-info --query IssuerIdentifier --output text; }
 issuer=$(issuer 2>/dev/null) || { run aws iam enable-outbound-web-identity-federation; issuer=$(issuer); }
 metrics=$(aws cloudformation describe-stacks --region "$region" --stack-name "$name" --output text \
-    --query "Stacks[0].Outputs[?OutputKey=='MetricsQueryUrl'].OutputValue")
+    --query "Stacks[0].Outputs[?OutputKey=='OpportunePrometheusUrlAws'].OutputValue")
 [[ $metrics == *aps-workspaces* ]] || metrics=
 
 # The template makes two identities in Azure that trust the functions' roles, by federated credentials.
@@ -34,7 +34,7 @@ run ./opportune deploy azure --stage "$stage" --parameters "$azure_file" --group
     --set "awsAccount=$account" --set "awsRegion=$region" --set "awsIssuer=$issuer" --set "prometheusUrlAws=$metrics"
 output() { az deployment group show --resource-group "$group" --name "$name" --query "properties.outputs.$1.value" --output tsv; }
 tenant=$(output tenant)
-metrics=$(output metricsQueryUrl)
+metrics=$(output opportunePrometheusUrlAzure)
 [[ $metrics == *monitor.azure.com* ]] || metrics=
 
 # The tokens that Azure's identities bring to AWS are for an application; nobody signs in to it.

@@ -310,7 +310,12 @@ def test_metrics_have_a_workspace_unless_the_owner_brings_one():
 def test_the_outputs_say_what_a_first_release_needs():
     assert set(TEMPLATE["outputs"]) >= {
         *("functionApp", "httpApp", "storageAccount", "queue", "workspace", "endpoint", "registry"),
-        *("servingIdentity", "servingClientId", "metricsQueryUrl", "metricsWriteUrl", "metricsWriteAuth"),
+        *(
+            "opportuneAzuremlServeIdentity",
+            "servingClientId",
+            "opportunePrometheusUrlAzure",
+            "opportuneMetricsWriteUrlAzure",
+        ),
     }
 
 

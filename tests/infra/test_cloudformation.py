@@ -309,24 +309,33 @@ def test_each_azure_app_has_a_role_that_it_alone_can_take_on(template):
 def test_metrics_have_a_workspace_unless_the_owner_brings_one(template):
     def stated(*parameters):
         made = template(*parameters)
-        return {name: made["Outputs"][name]["Value"] for name in ("MetricsQueryUrl", "MetricsWriteUrl")}, made
+        return {
+            name: made["Outputs"][name]["Value"]
+            for name in ("OpportunePrometheusUrlAws", "OpportuneMetricsWriteUrlAws")
+        }, made
 
     outputs, made = stated()
     assert made["Conditions"]["OwnMetrics"] == {"Fn::And": [{"Fn::Equals": ["", ""]}, {"Fn::Equals": ["", ""]}]}
     assert made["Resources"]["MetricsWorkspace"]["Condition"] == "OwnMetrics"
-    assert outputs["MetricsWriteUrl"]["Fn::If"][:2] == [
+    assert outputs["OpportuneMetricsWriteUrlAws"]["Fn::If"][:2] == [
         "OwnMetrics",
         {"Fn::Sub": "${MetricsWorkspace.PrometheusEndpoint}api/v1/remote_write"},
     ]
     outputs, made = stated("prometheusUrl=https://p.example", "metricsWriteUrl=https://p.example/api/v1/write")
     assert {"Fn::Equals": ["https://p.example", ""]} in made["Conditions"]["OwnMetrics"]["Fn::And"]
-    assert outputs["MetricsWriteUrl"]["Fn::If"][2]["Fn::If"][2] == "https://p.example/api/v1/write"
+    assert outputs["OpportuneMetricsWriteUrlAws"]["Fn::If"][2]["Fn::If"][2] == "https://p.example/api/v1/write"
 
 
 def test_the_outputs_say_what_a_first_release_needs(template):
     assert set(template()["Outputs"]) >= {
         *("BucketName", "EndpointName", "ImageRepository", "TrainingRoleArn", "ServingRoleArn"),
-        *("MetricsQueryUrl", "MetricsWriteUrl", "MetricsWriteAuth", "HttpApiUrl", "AlarmTopicArn"),
+        *(
+            "OpportunePrometheusUrlAws",
+            "OpportuneMetricsWriteUrlAws",
+            "OpportuneMetricsWriteAuthAws",
+            "HttpApiUrl",
+            "AlarmTopicArn",
+        ),
     }
 
 

@@ -30,7 +30,7 @@ AZ = """#!/bin/bash
 echo "az $*" >> calls
 case "$*" in
 *"group show"*) [[ "$*" =~ outputs\\.([a-zA-Z]+)\\.value ]] && name=${BASH_REMATCH[1]}
-    [[ $name == metricsQueryUrl ]] && echo https://q.westeurope.prometheus.monitor.azure.com || echo "<$name>" ;;
+    [[ $name == *Prometheus* ]] && echo https://q.westeurope.prometheus.monitor.azure.com || echo "<$name>" ;;
 *"app list"*) if [[ -f application ]]; then echo app-1; fi ;;
 *"app create"*) [[ ! -f application ]] && touch application ;;
 *"sp show"*) [[ -f principal ]] ;;
