@@ -166,7 +166,6 @@ def run(name: str, latency_s: float) -> Found:
         },
         metrics=nothing,
         policy=nothing,
-        notifier=None,
     ).guarded(settings.tick_deadline_seconds)
     wanted = Wanted(
         start_s=NOW - DAY_S,

@@ -66,7 +66,7 @@ def dependencies(settings: Settings) -> Deps:
         real = bootstrap.cloud_services(cloud, settings)
         host = ReleasedHost(settings.service, InService(), real.objects)
         clouds[cloud] = real._replace(training=Finished(), host=host)
-    return Deps(settings=settings, clouds=clouds, metrics=nothing, policy=nothing, notifier=None)
+    return Deps(settings=settings, clouds=clouds, metrics=nothing, policy=nothing)
 
 
 def resident_mb(which: str, process: str = "self") -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 HEADER: Final = "# Built by `python -m infra.dashboards.build`; change infra/dashboards/rules.py instead.\n"
 #: retrains a day above this deserve a look: the policy may be chasing noise

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from local.runtimes import ROOT
 from tests.infra.test_cloudformation import EVERYTHING, VARIANTS

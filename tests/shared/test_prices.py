@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -68,7 +70,7 @@ def test_a_large_machine_runs_for_less_time_under_the_same_ceiling(a_decision) -
         ("azure", {"azureml_region": "moon"}, "OPPORTUNE_AZUREML_INSTANCE_TYPE=Standard_NC4as_T4_v3 in moon"),
     ],
 )
-def test_a_machine_without_a_price_is_refused_until_one_is_set(cloud, changed: dict[str, str], names: str) -> None:
+def test_a_machine_without_a_price_is_refused_until_one_is_set(cloud, changed: dict[str, Any], names: str) -> None:
     settings = Settings(**changed)
     with pytest.raises(ConfigurationError, match=f"OPPORTUNE_PRICE_USD_PER_HOUR_{cloud.upper()} is not set") as told:
         settings.price_usd_per_hour(cloud)

@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from training_containers.finetune.hyperparameters import azureml_hyperparameters
 from training_containers.finetune.main import add_commands
