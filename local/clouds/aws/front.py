@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 from urllib.parse import unquote
 
-import botocore.exceptions  # noqa: TID251 - the cloud itself checks with its vendor's model
-import botocore.session  # noqa: TID251
+import botocore.session  # noqa: TID251 - the cloud itself checks with its vendor's model
+from botocore.model import OperationNotFoundError  # noqa: TID251
 from botocore.validate import ParamValidator  # noqa: TID251
 
 from local.clouds.faults import PATH, Faults
@@ -77,7 +77,7 @@ def violations(operation: str, raw: bytes) -> str:
         shape = _service().operation_model(operation).input_shape
     except ValueError:
         return "the request is not JSON"
-    except botocore.exceptions.OperationNotFoundError:
+    except OperationNotFoundError:
         return f"Unknown operation {operation}"
     if shape is None:
         return ""

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from local.processes.serving_admin import ServingAdmin
+
 from local.demo.first_model import ask_first_model
 from local.demo.scenario import PoolItem
-from local.processes.serving_admin import ServingAdmin
 
 ITEMS = [PoolItem("q1", ("a",), "g"), PoolItem("q2", ("b",), "g"), PoolItem("q1", ("a",), "g")]
 

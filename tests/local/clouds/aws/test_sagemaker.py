@@ -11,6 +11,8 @@ from botocore.exceptions import ClientError  # noqa: TID251 - the test is a clie
 
 pytestmark = pytest.mark.xdist_group("local-clouds")
 
+IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/opportune:1"
+
 
 @pytest.fixture(scope="module")
 def sagemaker(local_aws: Any) -> Any:
@@ -25,7 +27,7 @@ def request(name: str, hyper: dict[str, str] | None = None, **more: Any) -> dict
     return {
         "TrainingJobName": name,
         "RoleArn": "arn:aws:iam::123456789012:role/train",
-        "AlgorithmSpecification": {"TrainingImage": "image:1", "TrainingInputMode": "File"},
+        "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
         "HyperParameters": hyper or {},
         "InputDataConfig": [
             {
@@ -33,7 +35,7 @@ def request(name: str, hyper: dict[str, str] | None = None, **more: Any) -> dict
                 "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://train/data/2026"}},
             }
         ],
-        "OutputDataConfig": {"S3OutputPath": "s3://train/artifacts"},
+        "OutputDataConfig": {"S3OutputPath": "s3://train/artifacts", "CompressionType": "NONE"},
         "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
         "StoppingCondition": {"MaxRuntimeInSeconds": 60},
         **more,
@@ -51,12 +53,9 @@ def finished(sagemaker: Any, name: str, timeout_s: float = 20.0) -> Any:
 
 
 def model(local_aws: Any, job: Any) -> Any:
-    bucket, _, key = job["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://").partition("/")
-    body = local_aws.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
-    with tarfile.open(fileobj=io.BytesIO(body)) as tar:
-        report = tar.extractfile("./report.json")
-        assert report is not None
-        return json.load(report)
+    """The report that the container left, a file of its own."""
+    bucket, _, prefix = job["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://").partition("/")
+    return json.loads(local_aws.client("s3").get_object(Bucket=bucket, Key=f"{prefix}report.json")["Body"].read())
 
 
 def test_a_job_runs_the_container_on_its_channels_and_leaves_the_model_in_s3(sagemaker: Any, local_aws: Any) -> None:
@@ -74,7 +73,7 @@ def test_a_job_runs_the_container_on_its_channels_and_leaves_the_model_in_s3(sag
         "Uploading",
         "Completed",
     ]
-    assert job["ModelArtifacts"]["S3ModelArtifacts"] == "s3://train/artifacts/ok/output/model.tar.gz"
+    assert job["ModelArtifacts"]["S3ModelArtifacts"] == "s3://train/artifacts/ok/output/model/"
     assert model(local_aws, job) == {
         "hyper": {"epochs": "2", "seconds": "2"},
         "data": {"training/a.jsonl": "one", "training/deep/b.jsonl": "two"},
@@ -83,7 +82,18 @@ def test_a_job_runs_the_container_on_its_channels_and_leaves_the_model_in_s3(sag
         "host": "algo-1",
         "job": "ok",
         "extra": "yes",
+        "settings": ["OPPORTUNE_ML_ROOT", "OPPORTUNE_SUPERVISOR"],
     }
+
+
+def test_without_compression_type_the_model_is_one_archive(sagemaker: Any, local_aws: Any) -> None:
+    output = {"S3OutputPath": "s3://train/artifacts"}
+    sagemaker.create_training_job(**request("packed", OutputDataConfig=output))
+    uri = finished(sagemaker, "packed")["ModelArtifacts"]["S3ModelArtifacts"]
+    assert uri == "s3://train/artifacts/packed/output/model.tar.gz"
+    body = local_aws.client("s3").get_object(Bucket="train", Key=uri.removeprefix("s3://train/"))["Body"].read()
+    with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+        assert "./report.json" in tar.getnames()
 
 
 def test_a_failing_container_gives_its_own_reason(sagemaker: Any) -> None:
@@ -91,6 +101,43 @@ def test_a_failing_container_gives_its_own_reason(sagemaker: Any) -> None:
     job = finished(sagemaker, "bad")
     assert job["TrainingJobStatus"] == "Failed"
     assert job["FailureReason"] == "AlgorithmError: no examples in the window, exit code: 3"
+
+
+def test_a_channel_without_an_object_fails_the_job(sagemaker: Any) -> None:
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://train/nothing"}}
+    sagemaker.create_training_job(
+        **request("nodata", InputDataConfig=[{"ChannelName": "training", "DataSource": source}])
+    )
+    job = finished(sagemaker, "nodata")
+    assert job["TrainingJobStatus"] == "Failed" and "No S3 objects found" in job["FailureReason"]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "secondary"),
+    [("CapacityError", "Failed", "Failed"), ("MaxWaitTimeExceeded", "Stopped", "MaxWaitTimeExceeded")],
+)
+def test_a_job_for_which_there_is_no_machine_never_ran(
+    sagemaker: Any, local_aws: Any, code: str, status: str, secondary: str
+) -> None:
+    local_aws.refuse({"TrainingJob": {"code": code, "times": 1}})
+    sagemaker.create_training_job(**request(f"no-{code}"))
+    job = finished(sagemaker, f"no-{code}")
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == (status, secondary)
+    assert "TrainingStartTime" not in job and "BillableTimeInSeconds" not in job
+    assert code != "CapacityError" or job["FailureReason"].startswith("CapacityError")
+
+
+def test_a_spot_job_that_is_interrupted_goes_on_from_what_was_synced(sagemaker: Any, local_aws: Any) -> None:
+    local_aws.refuse({"TrainingJob": {"code": "Interrupted", "times": 1}})
+    spot = {
+        "CheckpointConfig": {"S3Uri": "s3://train/checkpoints/spot"},
+        "EnableManagedSpotTraining": True,
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 120},
+    }
+    sagemaker.create_training_job(**request("spot", {"seconds": "5"}, **spot))
+    job = finished(sagemaker, "spot", 40)
+    assert "Interrupted" in [one["Status"] for one in job["SecondaryStatusTransitions"]]
+    assert model(local_aws, job)["checkpoints"] == ["step"]
 
 
 def test_a_second_job_of_the_same_name_is_refused(sagemaker: Any) -> None:

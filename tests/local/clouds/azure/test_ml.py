@@ -3,18 +3,22 @@
 import json
 import shlex
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 from azure.storage.blob import ContainerClient  # noqa: TID251 - the test is a client of its own
 
 from local.clouds.azure.jobs import BadJobError, seconds
 from local.clouds.azure.storage import make_storage
-from local.processes.supervisor import Service, Supervisor, free_port, http_ok
+from local.clouds.faults import PATH
+from local.processes.supervisor import Service, Supervisor, free_port, http_ok, tcp_ok
 
 pytestmark = pytest.mark.xdist_group("local-clouds")
 
@@ -46,6 +50,7 @@ class Ml(NamedTuple):
     """A running Azure ML, the storage under it, and the events it sent."""
 
     url: str
+    scoring_url: str
     container: Any
     events: list[dict[str, Any]]
     script: Path
@@ -69,7 +74,7 @@ class Ml(NamedTuple):
             "properties": {
                 "jobType": "Command",
                 "command": command,
-                "environmentId": "env:1",
+                "environmentId": f"{WORKSPACE}/environments/image/versions/1",
                 "computeId": "gpu",
                 "experimentName": "tests",
                 "inputs": {"data": {"jobInputType": "uri_folder", "uri": "azureml://datastores/o/paths/data/2026"}},
@@ -87,11 +92,12 @@ class Ml(NamedTuple):
 def ml(
     azurite: Any,
     running: Supervisor,
-    serving: Any,
+    serve_command: str,
     http_server: Callable[..., Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Ml]:
-    folder, port = tmp_path_factory.mktemp("ml"), free_port()
+    folder, port, scoring = tmp_path_factory.mktemp("ml"), free_port(), free_port()
+    scoring_url = f"http://127.0.0.1:{scoring}"
     events: list[dict[str, Any]] = []
     refusals = iter([503])  # the first delivery fails, and has to be repeated
 
@@ -111,19 +117,30 @@ def ml(
         "OPPORTUNE_AZURE_STORAGE_CONNECTION": azurite.connection,
         "OPPORTUNE_CONTAINER": "ml-tests",
         "OPPORTUNE_LOCAL_WORK": str(folder),
-        "OPPORTUNE_LOCAL_SERVE_URL": serving.url,
-        "OPPORTUNE_ADMIN_TOKEN": "secret",
+        "OPPORTUNE_LOCAL_SERVE_COMMAND": serve_command,
+        "OPPORTUNE_LOCAL_HEALTH_SECONDS": "15",
+        "OPPORTUNE_LOCAL_SCORING_URL": scoring_url,
+        "OPPORTUNE_OF_THE_CALLER": "a setting of this process",
     }
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "local.clouds.azure.ml", "--port", str(port)]
     with http_server(hook) as heard:
         env["OPPORTUNE_LOCAL_EVENTGRID_URL"] = f"{heard}/hook"
-        running.start(Service("ml", command, http_ok(f"{url}/healthz"), env))
-        yield Ml(url, container, events, folder / "train.py")
+        route = [sys.executable, "-m", "local.clouds.azure.scoring", "--port", str(scoring)]
+        running.start(
+            Service("ml", command, http_ok(f"{url}/healthz"), env), Service("scoring", route, tcp_ok(scoring), env)
+        )
+        yield Ml(url, scoring_url, container, events, folder / "train.py")
+        running.stop_one("scoring")
         running.stop_one("ml")
 
 
 Eventually = Callable[..., Any]
+
+
+def refuse(url: str, faults: dict[str, Any]) -> None:
+    request = urllib.request.Request(f"{url}{PATH}", json.dumps(faults).encode(), method="PUT")
+    urllib.request.urlopen(request, timeout=5).close()
 
 
 def ended(ml: Ml, name: str) -> Any:
@@ -205,9 +222,13 @@ def test_a_job_over_its_limit_is_cancelled(ml: Ml, eventually: Eventually) -> No
     ("change", "words"),
     [
         ({"jobType": "Sweep"}, "jobType"),
-        ({"command": ""}, "properties.command is required"),
+        ({"command": ""}, "properties.command"),
+        ({"computeId": None}, "computeId"),
+        ({"computer": "gpu"}, "unknown field `computer`"),
+        ({"environmentVariables": {"EPOCHS": 5}}, "Expected `str`"),
+        ({"outputs": {"model": {"uri": "azureml://datastores/o/paths/x/"}}}, "jobOutputType"),
         ({"command": "run ${{inputs.nothing}}"}, "inputs.nothing"),
-        ({"limits": {"timeout": "soon"}}, "ISO 8601"),
+        ({"limits": {"jobLimitsType": "Command", "timeout": "soon"}}, "ISO 8601"),
     ],
 )
 def test_a_wrong_definition_is_refused_with_the_field(ml: Ml, change: dict[str, Any], words: str) -> None:
@@ -224,36 +245,197 @@ def test_requests_need_a_token_and_a_version(ml: Ml) -> None:
     assert ml.call("POST", "jobs/nobody/cancel")[0] == 404
 
 
-def test_a_deployment_loads_its_model_and_traffic_activates_it(ml: Ml, serving: Any, eventually: Eventually) -> None:
-    endpoint = {"location": "here", "properties": {"authMode": "AADToken"}}
-    assert ml.call("PUT", "onlineEndpoints/qa", endpoint)[0] == 201
-    ml.call("PUT", "onlineEndpoints/qa/deployments/base", {"properties": {"endpointComputeType": "Managed"}})
-    deployment = "onlineEndpoints/qa/deployments"
+@pytest.mark.parametrize("code", ["OutOfCapacity", "AllocationFailed"])
+def test_a_job_for_which_there_is_no_machine_says_so(ml: Ml, eventually: Eventually, code: str) -> None:
+    refuse(ml.url, {"TrainingJob": {"code": code, "times": 1}})
+    ml.call("PUT", f"jobs/none-{code}", ml.job(f"none-{code}"))
+    done = eventually(lambda: ended(ml, f"none-{code}"))
+    assert done["status"] == "Failed" and done["properties"]["failureReason"].startswith(code)
+    assert "StartTimeUtc" not in done["properties"]
 
-    def state(name: str) -> str:
-        return str(ml.call("GET", f"{deployment}/{name}")[1]["properties"]["provisioningState"])
 
-    eventually(lambda: state("base") == "Succeeded")
-    assert ml.call("PUT", "onlineEndpoints/qa", {"properties": {"traffic": {"base": 100}}})[0] == 200
+def test_a_missing_permission_can_be_asked_for(ml: Ml) -> None:
+    refuse(ml.url, {"PUT jobs": {"code": "AuthorizationFailed", "status": 403}})
+    status, answer = ml.call("PUT", "jobs/forbidden", ml.job("forbidden"))
+    assert (status, answer["error"]["code"]) == (403, "AuthorizationFailed")
+    assert ml.call("GET", "jobs/forbidden")[0] == 404
+    refuse(ml.url, {})
 
+
+# --- endpoints
+
+ENDPOINT = {"location": "here", "properties": {"authMode": "AADToken"}}
+ROUTES = {
+    name: {"path": path, "port": 5001}
+    for name, path in (("livenessRoute", "/healthz"), ("readinessRoute", "/healthz"), ("scoringRoute", "/score"))
+}
+
+
+def deployment(told: dict[str, str], **changes: Any) -> dict[str, Any]:
+    return {
+        "location": "here",
+        "sku": {"name": "Default", "capacity": 1},
+        "properties": {
+            "endpointComputeType": "Managed",
+            "instanceType": "Standard_F4s_v2",
+            "environmentId": f"{WORKSPACE}/environments/image/versions/1",
+            "environmentVariables": told,
+            **changes,
+        },
+    }
+
+
+def state(ml: Ml, path: str) -> str:
+    status, found = ml.call("GET", path)
+    return str(found["properties"]["provisioningState"]) if status == 200 else "gone"
+
+
+def traffic(**shares: int) -> dict[str, Any]:
+    return {"location": "here", "properties": {"authMode": "AADToken", "traffic": shares}}
+
+
+def score(ml: Ml, body: Any = None, token: str = "t0k", path: str = "/qa-1/score", **headers: str) -> tuple[int, Any]:
+    known = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {}), **headers}
+    request = urllib.request.Request(ml.scoring_url + path, json.dumps(body or {}).encode(), known)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, {
+                **json.loads(answer.read()),
+                "deployment": answer.headers["azureml-model-deployment"],
+            }
+    except urllib.error.HTTPError as exc:
+        return exc.code, dict(exc.headers)
+
+
+@pytest.fixture(scope="module")
+def blue(ml: Ml, eventually: Eventually) -> str:
+    """An endpoint with one deployment that takes all traffic."""
+    assert ml.call(
+        "PUT", "environments/image/versions/1", {"properties": {"image": "r/i:1", "inferenceConfig": ROUTES}}
+    )
+    assert ml.call("PUT", "onlineEndpoints/qa-1", ENDPOINT)[1]["properties"]["provisioningState"] == "Creating"
+    eventually(lambda: state(ml, "onlineEndpoints/qa-1") == "Succeeded")
+    path = "onlineEndpoints/qa-1/deployments/blue"
+    assert ml.call("PUT", path, deployment({"TOLD": "by the deployment"}))[0] == 201
+    assert state(ml, path) == "Creating"
+    assert score(ml)[0] == 404, "nothing takes traffic yet"
+    eventually(lambda: state(ml, path) == "Succeeded")
+    assert ml.call("PUT", "onlineEndpoints/qa-1", traffic(blue=100))[0] == 200
+    eventually(lambda: state(ml, "onlineEndpoints/qa-1") == "Succeeded")
+    return path
+
+
+def test_a_container_knows_what_the_deployment_says_and_nothing_else(ml: Ml, blue: str) -> None:
+    status, answer = score(ml)
+    assert (status, answer["deployment"], answer["path"]) == (200, "blue", "/score")
+    told = answer["env"]
+    assert told["TOLD"] == "by the deployment" and "AZUREML_MODEL_DIR" not in told
+    ours = {name for name in told if name.startswith(("OPPORTUNE_", "AWS_"))}
+    assert ours == {"OPPORTUNE_SUPERVISOR", "OPPORTUNE_SERVE_HOST", "OPPORTUNE_SERVE_PORT"}
+    assert "authorization" not in answer["headers"]
+    assert ml.call("GET", "onlineEndpoints/qa-1")[1]["properties"]["scoringUri"] == f"{ml.scoring_url}/qa-1/score"
+    assert "up on" in ml.call("POST", f"{blue}/getLogs", {"tail": 5})[1]["content"]
+
+
+def test_the_scoring_route_asks_for_a_token_and_leads_nowhere_else(ml: Ml, blue: str) -> None:
+    assert score(ml, token="")[0] == score(ml, token="wrong")[0] == 401
+    for path in ("/metrics", "/models", "/healthz", "/qa-1/metrics", "/qa-1/models/v2/activate", "/nobody/score"):
+        assert score(ml, path=path)[0] == 404
+    status, headers = score(ml, {"status": 409})
+    assert (status, headers["ms-azureml-model-error-statuscode"]) == (424, "409")
+    assert score(ml, {"sleep": 7})[0] == 408, "requestSettings.requestTimeout is 5 s where nobody says otherwise"
+    assert score(ml, {"filler": "x" * (10 * 2**20)})[0] == 413
+
+
+def test_more_requests_at_a_time_than_a_deployment_allows_are_refused(ml: Ml, blue: str) -> None:
+    with ThreadPoolExecutor(6) as callers:
+        statuses = list(callers.map(lambda _: score(ml, {"sleep": 1})[0], range(6)))
+    assert 200 in statuses and 429 in statuses, "one at a time by default, and as many may wait"
+
+
+def test_a_deployment_that_is_not_healthy_is_failed_and_takes_no_traffic(
+    ml: Ml, blue: str, eventually: Eventually
+) -> None:
+    path = "onlineEndpoints/qa-1/deployments/green"
+    ml.call("PUT", path, deployment({"FAIL": "ends"}))
+    eventually(lambda: state(ml, path) == "Failed", 40)
+    for name in ("green", "nobody"):
+        assert ml.call("PUT", "onlineEndpoints/qa-1", traffic(**{name: 100}))[0] == 400
+    assert ml.call("PUT", "onlineEndpoints/qa-1", traffic(blue=50))[0] == 400, "half of it would be lost"
+    assert score(ml)[1]["deployment"] == "blue"
+    assert ml.call("DELETE", path)[0] == 202
+    eventually(lambda: state(ml, path) == "gone")
+
+
+def test_a_deployment_with_traffic_is_not_deleted_and_a_put_resets_what_it_leaves_out(
+    ml: Ml, blue: str, eventually: Eventually
+) -> None:
+    assert ml.call("DELETE", blue)[0] == 400
+    assert ml.call("PATCH", "onlineEndpoints/qa-1", {"properties": {"traffic": {"blue": 0}}})[0] == 400
+    assert ml.call("PATCH", "onlineEndpoints/qa-1", {"tags": {"a": "b"}})[1]["tags"] == {"a": "b"}
+    assert ml.call("PUT", "onlineEndpoints/qa-1", ENDPOINT)[0] == 200
+    assert ml.call("PUT", "onlineEndpoints/qa-1", ENDPOINT)[0] == 409, "it is being changed"
+    eventually(lambda: state(ml, "onlineEndpoints/qa-1") == "Succeeded")
+    found = ml.call("GET", "onlineEndpoints/qa-1")[1]
+    assert found["properties"]["traffic"] == {} and "tags" not in found
+    assert score(ml)[0] == 404
+    assert score(ml, **{"azureml-model-deployment": "blue"})[0] == 200, "named, it answers without a share"
+    ml.call("PUT", "onlineEndpoints/qa-1", traffic(blue=100))
+    eventually(lambda: state(ml, "onlineEndpoints/qa-1") == "Succeeded")
+
+
+def test_more_instances_are_more_processes_and_deleting_the_endpoint_ends_them(
+    ml: Ml, blue: str, eventually: Eventually
+) -> None:
+    changed = deployment({"TOLD": "again"}, requestSettings={"maxConcurrentRequestsPerInstance": 8})
+    changed["sku"]["capacity"] = 2
+    assert ml.call("PUT", blue, changed)[1]["properties"]["provisioningState"] == "Updating"
+    assert score(ml)[1]["env"]["TOLD"] == "by the deployment", "the old one answers meanwhile"
+    eventually(lambda: state(ml, blue) == "Succeeded")
+    pids = {score(ml)[1]["pid"] for _ in range(12)}
+    assert len(pids) == 2
+    assert ml.call("DELETE", "onlineEndpoints/qa-1")[0] == 202
+    eventually(lambda: state(ml, "onlineEndpoints/qa-1") == "gone")
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert score(ml)[0] == 404
+
+
+def test_the_model_of_a_deployment_is_mounted(ml: Ml, blue: str, eventually: Eventually) -> None:
     ml.container.upload_blob("models/v2/manifest.json", b"{}", overwrite=True)
-    model = {"properties": {"modelUri": "azureml://datastores/o/paths/models/v2/"}}
-    for version in ("v2", "broken3"):
-        ml.call("PUT", f"models/qa/versions/{version}", model)
-        body = {"properties": {"model": f"{WORKSPACE}/models/qa/versions/{version}"}, "tags": {"a": version}}
-        assert ml.call("PUT", f"{deployment}/{version}", body)[1]["properties"]["provisioningState"] == "Creating"
-    eventually(lambda: state("v2") == "Succeeded" and state("broken3") == "Failed")
+    ml.call("PUT", "models/qa/versions/v2", {"properties": {"modelUri": "azureml://datastores/o/paths/models/v2/"}})
+    ml.call("PUT", "onlineEndpoints/qa-2", ENDPOINT)
+    eventually(lambda: state(ml, "onlineEndpoints/qa-2") == "Succeeded")
+    path = "onlineEndpoints/qa-2/deployments/blue"
+    ml.call("PUT", path, deployment({}, model=f"{WORKSPACE}/models/qa/versions/v2"))
+    eventually(lambda: state(ml, path) == "Succeeded")
+    _, answer = score(ml, path="/qa-2/score", **{"azureml-model-deployment": "blue"})
+    assert (Path(answer["env"]["AZUREML_MODEL_DIR"]) / "manifest.json").read_text() == "{}"
+    ml.call("DELETE", "onlineEndpoints/qa-2")
 
-    serving.calls.clear()
-    for unready in ("broken3", "nobody"):
-        assert ml.call("PUT", "onlineEndpoints/qa", {"properties": {"traffic": {unready: 100}}})[0] == 409
-    assert ml.call("GET", "onlineEndpoints/qa")[1]["properties"]["traffic"] == {"base": 100}
-    assert ml.call("PATCH", "onlineEndpoints/qa", {"properties": {"traffic": {"v2": 100}}})[0] == 200
-    assert serving.calls == [("POST", "/models/v2/activate", {})]
-    found = ml.call("GET", "onlineEndpoints/qa")[1]["properties"]
-    assert found["traffic"] == {"v2": 100}
-    assert found["scoringUri"] == f"{serving.url}/score"
-    assert ml.call("GET", f"{deployment}/v2")[1]["tags"] == {"a": "v2"}
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("onlineEndpoints/x", ENDPOINT, "not a valid name"),
+        ("onlineEndpoints/other", {"location": "here", "properties": {}}, "missing required field `authMode`"),
+        ("onlineEndpoints/other", {"location": "here", "properties": {"authMode": "Token"}}, "Invalid enum"),
+        ("onlineEndpoints/qa-3/deployments/blue", {"properties": {"endpointComputeType": "Managed"}}, "instanceType"),
+        ("onlineEndpoints/qa-3/deployments/blue", deployment({}, environmentId="env:1"), "env:1 does not exist"),
+        ("onlineEndpoints/qa-3/deployments/blue", deployment({}, instances=2), "unknown field `instances`"),
+        ("onlineEndpoints/qa-3/deployments/blue", deployment({}, requestSettings={"requestTimeout": "PT4M"}), "180"),
+        ("models/qa/versions/1", {"properties": {"uri": "azureml://x"}}, "unknown field `uri`"),
+    ],
+)
+def test_bodies_that_azure_ml_does_not_take_are_refused_with_the_property(
+    ml: Ml, blue: str, path: str, body: Any, words: str
+) -> None:
+    ml.call("PUT", "onlineEndpoints/qa-3", ENDPOINT)
+    status, answer = ml.call("PUT", path, body)
+    while status == 409:  # the endpoint is being made
+        time.sleep(0.1)
+        status, answer = ml.call("PUT", path, body)
+    assert status == 400, answer
+    assert words in answer["error"]["message"]
 
 
 def test_durations() -> None:
