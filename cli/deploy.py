@@ -262,8 +262,9 @@ def _azure(
     elif image and not functions_only:
         click.echo("the template names no registry; push the image yourself and set OPPORTUNE_AZUREML_IMAGE", err=True)
     steps.run("make", "package")
-    publish = ("func", "azure", "functionapp", "publish", outputs.get("functionApp", "FUNCTION_APP"), "--python")
-    steps.run(*publish, "--no-build", cwd="build/azure")
+    for app in ("functionApp", "httpApp"):
+        publish = ("func", "azure", "functionapp", "publish", outputs.get(app, app), "--python", "--no-build")
+        steps.run(*publish, cwd="build/azure")
     if not functions_only and found.parameters.get("subscribeEvents") != "true":
         # Azure ML's events need the function that they go to
         if not steps.dry_run:
@@ -299,8 +300,8 @@ def _outputs(found: Deployment, steps: Steps, group: str) -> dict[str, str]:
         outputs = {name: str(one["value"]) for name, one in (document.get("outputs") or {}).items()}
     except (ValueError, TypeError, KeyError, AttributeError) as exc:
         raise StepFailedError(f"az named no outputs of deployment {found.name}: {said[:200]!r}") from exc
-    if not steps.dry_run and not outputs.get("functionApp"):
-        raise StepFailedError(f"deployment {found.name} named no function app; repeat without --functions-only")
+    if not steps.dry_run and not (outputs.get("functionApp") and outputs.get("httpApp")):
+        raise StepFailedError(f"deployment {found.name} named no two function apps; repeat without --functions-only")
     parts = str(document.get("id", "")).split("/")
     return {**outputs, "subscription": parts[2] if len(parts) > 2 else ""}
 

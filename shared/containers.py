@@ -28,6 +28,7 @@ def serving_environment(settings: Settings, cloud: Cloud) -> dict[str, str]:
         "OPPORTUNE_METRICS_WRITE_TOKEN": settings.metrics_write_token if url else "",
         # SageMaker says it too, but not to every process of a container
         "AWS_REGION": settings.aws_region if aws else "",
+        "AZURE_CLIENT_ID": "" if aws else settings.azureml_serve_client_id,
         "OPPORTUNE_AZURE_STORAGE_ACCOUNT": "" if aws else settings.azure_storage_account,
         "OPPORTUNE_AZURE_STORAGE_CONNECTION": "" if aws else settings.azure_storage_connection,
     }

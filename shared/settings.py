@@ -132,6 +132,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     azureml_environment: str = "opportune-training:1"
     azureml_image: str = ""  # in a registry; what that environment is made of where it is not there yet
     azureml_serve_identity: str = ""  # resource id of the endpoint's identity; empty = one that Azure makes with it
+    azureml_serve_client_id: str = ""  # that identity's client id, by which its containers name it
     azureml_datastore: str = "opportune"  # the workspace's datastore over the container above
     azureml_endpoint: str = "opportune-qa"
     azureml_serve_instance_type: str = "Standard_F4s_v2"

@@ -28,8 +28,8 @@ OUTPUTS = {
     "outputs": {
         name: {"type": "String", "value": value}
         for name, value in {
-            "functionApp": "app-1", "registry": "reg1", "storageAccount": "data1", "queue": "q", "workspace": "ws",
-            "endpoint": "opp-1", "opportuneAzuremlRegion": "northeurope",
+            "functionApp": "app-1", "httpApp": "app-2", "registry": "reg1", "storageAccount": "data1", "queue": "q",
+            "workspace": "ws", "endpoint": "opp-1", "opportuneAzuremlRegion": "northeurope",
         }.items()
     },
 }  # fmt: skip
@@ -225,6 +225,7 @@ def test_azure_is_deployed_built_by_its_own_builder_published_and_then_gets_its_
         f"az acr build --registry reg1 --image {image} --file training_containers/sagemaker/Dockerfile .",
         "make package",
         "func azure functionapp publish app-1 --python --no-build",
+        "func azure functionapp publish app-2 --python --no-build",
         template,
     ]
     told = json.loads(done.stdout)["settings"]
@@ -245,6 +246,7 @@ def test_azure_publishes_the_functions_alone(project, calls, typed) -> None:
     assert [one for one in calls() if "group show" not in one] == [
         "make package",
         "func azure functionapp publish app-1 --python --no-build",
+        "func azure functionapp publish app-2 --python --no-build",
     ]
 
 
