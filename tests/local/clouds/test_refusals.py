@@ -143,11 +143,10 @@ def test_what_the_code_before_asked_for_is_refused(before: Asked) -> None:
     assert re.search(before.words, refusal, re.DOTALL), refusal
 
 
-def test_a_packed_artifact_is_no_model_any_more() -> None:
-    settings = Settings(bucket="b")
-    training = SageMakerTraining(AwsSession(settings), settings)
-    uri = "s3://b/jobs/qa-1/output/model.tar.gz"
-    training._describe = lambda _: {"ModelArtifacts": {"S3ModelArtifacts": uri}}  # type: ignore[method-assign]
+def test_a_packed_artifact_is_no_model_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = SageMakerTraining(AwsSession(), Settings(bucket="b"))
+    packed = {"ModelArtifacts": {"S3ModelArtifacts": "s3://b/jobs/qa-1/output/model.tar.gz"}}
+    monkeypatch.setattr(training, "_describe", lambda _: packed)
     with pytest.raises(ModelError, match="no folder"):
         training.model_prefix("qa-1")
 
