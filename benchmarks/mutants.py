@@ -46,6 +46,10 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
         "tests/functions/retraining/test_start_edges.py",
         "tests/functions/retraining/test_start.py",
     ),
+    "functions/retraining/copying.py": (
+        "tests/functions/retraining/test_copying.py",
+        "tests/functions/retraining/test_release_loop.py",
+    ),
     "functions/retraining/gate.py": (
         "tests/functions/retraining/test_gate_edges.py",
         "tests/functions/retraining/test_gate.py",
@@ -71,10 +75,12 @@ EQUIVALENT: Final[Mapping[str, Mapping[str, str]]] = {
         "stop: bool = False -> stop: bool = True": _UNUSED,
         "record.finished_s or 0.0 -> record.finished_s or 1.0": "in 1970",
         "record.finished_s or 0.0 -> record.finished_s or -1.0": "in 1970",
-        "record.asked.get(cloud, 0)": "never asked, or once, is not three times",
         "path[-1].status -> path[-0].status": _ONE_STEP,
         "msgspec.structs.replace(path[-1], updated_s=job.held.record.updated_s) -> "
         "msgspec.structs.replace(path[-0], updated_s=job.held.record.updated_s)": _ONE_STEP,
+    },
+    "functions/retraining/copying.py": {
+        "deadline.left() < RESERVE_S -> deadline.left() <= RESERVE_S": "no clock is that exact",
     },
     "functions/retraining/start.py": {
         "default=0.0": "no pair is of the first second of 1970",

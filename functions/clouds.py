@@ -28,7 +28,7 @@ log = logging.getLogger("opportune.functions")
 
 #: the longest that one call of a cloud may take, however long its library would wait
 CALL_S: Final = 8.0
-#: of those calls that carry a part of a model or a data set, or copy a file, which also get at most half of what the run has left
+#: of those calls that carry a part of a model or a data set, or copy a file; at most half of what the run has left
 LONG_CALL_S: Final = 20.0
 _LONG: Final = frozenset(
     ("objects", method) for method in ("get", "put", "get_range", "put_part", "finish_parts", "copy")

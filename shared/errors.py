@@ -10,7 +10,7 @@ OpportuneError
 │   ├── NoSamplesError       a query returned nothing
 │   └── MetricsUnavailableError   Prometheus did not answer
 ├── UnavailableError         a cloud service did not answer; the caller may retry
-│   └── VersionNotLoadedError   the instance that was asked has not loaded the version; another one, or the stable one may
+│   └── VersionNotLoadedError   the instance that was asked has not loaded the version; the stable one may answer
 ├── RefusedError             a cloud service refuses for good (quota, role, image, a wrong value); a retry is in vain
 ├── CapacityError            a cloud has no machine of that kind now; another cloud may
 ├── ConflictError            a conditional write lost: somebody else was first

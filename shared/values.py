@@ -49,7 +49,7 @@ class HostState(NamedTuple):
     version: str | None  # takes the largest share of the traffic; None: the endpoint never had one, or is not there
     url: str  # where it is asked
     healthy: bool = True  # it can answer
-    updating: bool = False  # the last release is still being loaded
+    updating: bool = False  # the last release is still being loaded, or what cannot answer is being mended
     reason: str = ""  # why it is not healthy, or why its last release is not in force, in the service's words
     release: Release | None = None  # what its instances are to serve; None: nothing was released yet
 

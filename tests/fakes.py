@@ -23,7 +23,7 @@ from shared.contracts import (
     encode,
 )
 from shared.errors import ConflictError, ContractError, MetricsError, NotFoundError
-from shared.ports import Clock, CloudServices, DeadLetter
+from shared.ports import Clock, CloudServices, DeadLetter, ObjectStore
 from shared.promql import METRICS
 from shared.releases import instance_key, manifest_key, model_folder, release_key
 from shared.values import Document, DocumentKey, HostState, ObjectEntry, Served, TrainingStatus
@@ -251,13 +251,13 @@ class MemoryHost:
 class MemoryFleet:
     """An endpoint's management, and its instances: whenever it is asked after, each follows the release document."""
 
-    objects: MemoryObjects
+    objects: ObjectStore
     clock: Clock = time.time
     service: str = "qa"
     cloud: Cloud = "aws"
     instances: list[str] = field(default_factory=lambda: ["one", "two"])
     #: what management says
-    managed: HostState = HostState(None, "http://fleet")
+    managed: HostState = field(default_factory=lambda: HostState(None, "http://fleet"))
     #: (instance, version) that it cannot load -> why
     cannot: dict[tuple[str, str], str] = field(default_factory=dict)
     #: instances that still load whatever is new

@@ -1,7 +1,7 @@
 """Brings a model's files to where a cloud's containers look for them, over as many runs as it takes.
 
-Inside a cloud the store copies by itself. Between clouds a file goes in parts, one of which is in memory at a time; what
-is there already is not sent again. The manifest comes last: a version without one is not there yet.
+Inside a cloud the store copies by itself. Between clouds a file goes in parts, one of which is in memory at a time;
+what is there already is not sent again. The manifest comes last: a version without one is not there yet.
 """
 
 from __future__ import annotations

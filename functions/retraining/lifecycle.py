@@ -1,7 +1,7 @@
 """A training job's way from claimed to live: what comes next, from what was read. Pure; asks nobody anything.
 
     CLAIMED -> TRAINING -> SUCCEEDED -> ACCEPTED -> LIVE
-       |          |            |           `-> FAILED | STOPPED     no endpoint could load it in time; a person took it back
+       |          |            |           `-> FAILED | STOPPED   no endpoint could load it; a person took it back
        |          |            `-> REJECTED               the gate refused it
        |          `-> FAILED | STOPPED                    the training service said so, or a person
        `-> FAILED                                         never reached the training service
@@ -101,7 +101,7 @@ def releases(record: JobRecord, around: Surroundings) -> list[Cloud]:
         for cloud, host in around.hosts.items()
         if isinstance(host, HostState)
         and host.version != record.model_version
-        and not (host.updating and _stable(host) in (None, record.model_version))
+        and not (host.updating and _stable(host) == record.model_version)
         and cloud not in record.refused
         and record.asked_s.get(cloud) != around.now_s  # once a run: what was asked for just now takes its time
     ]

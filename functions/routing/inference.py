@@ -13,7 +13,13 @@ from msgspec import Meta
 
 from functions.routing.router import Router
 from shared.contracts import Cloud, Endpoint, RouteTable
-from shared.errors import InvalidInputError, NoEndpointError, OpportuneError, UnavailableError
+from shared.errors import (
+    InvalidInputError,
+    NoEndpointError,
+    OpportuneError,
+    UnavailableError,
+    VersionNotLoadedError,
+)
 from shared.headers import TIMEOUT_HEADER
 from shared.ports import Clock, InferenceClient
 
@@ -23,6 +29,8 @@ log = logging.getLogger("opportune.functions.inference")
 FIRST_SHARE: Final = 0.6
 #: with less time than this left, another attempt could not succeed
 SHORTEST_ATTEMPT_S: Final = 0.02
+#: the field in which a request names the version that shall answer it
+VERSION_FIELD: Final = "model_version"
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -110,6 +118,8 @@ class Inference:
     def predict(self, body: dict[str, Any], deadline_s: float, trace_id: str) -> dict[str, Any]:
         """The endpoint's answer with `cloud`, `model_version` and `trace_id`, at most `deadline_s` from now.
 
+        A body may name the version that shall answer; where that is not loaded, the stable one does.
+
         Raises:
             InvalidInputError: the body is wrong (ours or the endpoint's word); not retried.
             NoEndpointError: nobody answered in time.
@@ -142,7 +152,7 @@ class Inference:
                 break
             last = position == len(ordered) - 1
             try:
-                answer = self._attempt(path, body, endpoint, remaining if last else remaining * FIRST_SHARE, trace_id)
+                answer = self._answer(path, body, endpoint, remaining if last else remaining * FIRST_SHARE, trace_id)
             except UnavailableError as exc:
                 reasons.append(f"{endpoint.cloud}: {exc}")
                 log.warning("endpoint failed", extra={"action": path, "trace_id": trace_id, "cloud": endpoint.cloud})
@@ -150,6 +160,20 @@ class Inference:
             return {"model_version": endpoint.model_version, **answer, "cloud": endpoint.cloud, "trace_id": trace_id}
         why = "; ".join(reasons) or "the deadline left no time to ask"
         raise NoEndpointError(f"no endpoint answered within {deadline_s:g} s ({why})")
+
+    def _answer(
+        self, path: str, body: dict[str, Any], endpoint: Endpoint, timeout_s: float, trace_id: str
+    ) -> dict[str, Any]:
+        """The endpoint's answer; by its stable version where it has not loaded the one that is named."""
+        give_up = self._clock() + timeout_s
+        try:
+            return self._attempt(path, body, endpoint, timeout_s, trace_id)
+        except VersionNotLoadedError:
+            left_s = give_up - self._clock()
+            if VERSION_FIELD not in body or left_s < SHORTEST_ATTEMPT_S:
+                raise
+            unnamed = {name: value for name, value in body.items() if name != VERSION_FIELD}
+            return self._attempt(path, unnamed, endpoint, left_s, trace_id)
 
     def _attempt(
         self, path: str, body: dict[str, Any], endpoint: Endpoint, timeout_s: float, trace_id: str
@@ -162,8 +186,10 @@ class Inference:
             self._router.started(endpoint)
         try:
             answer = self._client.invoke(_address(endpoint, path), body, timeout_s, headers)
-        except UnavailableError:
-            if learn:
+        except UnavailableError as exc:
+            if learn and isinstance(exc, VersionNotLoadedError) and VERSION_FIELD in body:
+                self._router.answered(endpoint, self._clock() - started_s)  # it is well, it has another version
+            elif learn:
                 self._router.failed(endpoint, timeout_s)
             raise
         except InvalidInputError:

@@ -64,9 +64,9 @@ class ReleasedHost:
             reason = reason or "nothing is released to it yet: `opportune release MODEL --first`"
         return managed._replace(
             version=told.version,
-            healthy=managed.healthy and known,
-            # what cannot answer and is not being mended loads nothing
-            updating=told.updating and (managed.healthy or managed.updating),
+            healthy=managed.healthy and (known or release is None),
+            # of one that cannot answer: whether it is being mended
+            updating=told.updating if managed.healthy else managed.updating,
             reason=reason,
             release=release,
         )
@@ -141,13 +141,18 @@ class ReleasedHost:
         return True
 
     def _statuses(self) -> list[InstanceStatus]:
-        """What the instances told lately. One status that cannot be read is an instance that told nothing."""
-        since_s, found = self._clock() - INSTANCE_TTL_S - _SKEW_S, []
+        """What the instances told lately. One status that cannot be read is an instance that told nothing.
+
+        Raises UnavailableError when none of them can be read: that is not the same as nobody being there.
+        """
+        since_s, found, why = self._clock() - INSTANCE_TTL_S - _SKEW_S, [], ""
         for entry in self._objects.entries(instances_prefix(self._service)):
             if entry.modified_s < since_s:
                 continue
             try:
                 found.append(decode(InstanceStatus, self._objects.get(entry.key)))
-            except (NotFoundError, ContractError):  # gone between the two, or of another program
-                continue
+            except (NotFoundError, ContractError) as exc:  # gone between the two, or of another program
+                why = f"{entry.key}: {exc}"
+        if why and not found:
+            raise UnavailableError(self._what, f"no instance's status can be read: {why}")
         return found

@@ -35,7 +35,7 @@ from shared.contracts import Action, Decision, FeedbackPair, JobRecord, JobStatu
 from shared.errors import ConflictError, UnavailableError
 from shared.settings import Settings
 from shared.state import State
-from tests.fakes import MemoryMetrics
+from tests.fakes import MemoryFleet, MemoryMetrics
 from tests.functions.conftest import metric_window, metrics_of
 
 pytestmark = [pytest.mark.xdist_group("clouds"), pytest.mark.slow, pytest.mark.timeout(900)]
@@ -145,13 +145,13 @@ def as_json(status, told):
 
 
 class SageMaker:
-    """Just enough of it: training jobs and one endpoint. `says` replaces what it answers to an operation."""
+    """Just enough of it: training jobs, and one endpoint that nobody may change. `says` replaces an answer."""
 
     def __init__(self):
-        self.jobs, self.configs, self.asked, self.says, self.created = {}, {}, Counter(), {}, Counter()
+        self.jobs, self.asked, self.says, self.created = {}, Counter(), {}, Counter()
         self.endpoint = {
             "EndpointArn": "arn:e", "EndpointStatus": "InService", "EndpointConfigName": "first",
-            "ProductionVariants": [{"VariantName": "base", "CurrentWeight": 1.0}],
+            "ProductionVariants": [{"VariantName": "AllTraffic", "CurrentWeight": 1.0}],
         }  # fmt: skip
 
     def __call__(self, asked):
@@ -180,25 +180,12 @@ class SageMaker:
     def DescribeEndpoint(self, told):
         return as_json(200, self.endpoint) if self.endpoint else refused("ValidationException", "Could not find it.")
 
-    def CreateModel(self, told):
-        return as_json(200, {"ModelArn": "arn:m"})
-
-    def CreateEndpointConfig(self, told):
-        self.configs[told["EndpointConfigName"]] = told["ProductionVariants"]
-        return as_json(200, {"EndpointConfigArn": "arn:c"})
-
-    def UpdateEndpoint(self, told):
-        name = told["EndpointConfigName"]
-        variants = [{"VariantName": v["VariantName"], "CurrentWeight": 1.0} for v in self.configs[name]]
-        self.endpoint |= {"EndpointConfigName": name, "ProductionVariants": variants}
-        return as_json(200, {"EndpointArn": "arn:e"})
-
     def train(self, job_id, **changes):
         """The job as it ended."""
         self.jobs[job_id] = {
             "TrainingJobStatus": "Completed", "SecondaryStatus": "Completed", "TrainingStartTime": NOW - 50,
             "TrainingEndTime": NOW - 20,
-            "ModelArtifacts": {"S3ModelArtifacts": f"s3://opportune/artifacts/{job_id}/output/model.tar.gz"},
+            "ModelArtifacts": {"S3ModelArtifacts": f"s3://opportune/jobs/{job_id}/output/model/"},
         } | changes  # fmt: skip
 
 
@@ -207,20 +194,13 @@ def refused(code, message=MARK, status=400):
 
 
 class AzureML:
-    """Just enough of it: jobs, models, an endpoint and deployments. `says`: (method, path's beginning) -> Reply."""
+    """Just enough of it: jobs, and an endpoint that nobody may change. `says`: (method, path's beginning) -> Reply."""
 
     def __init__(self):
         self.things, self.asked, self.says, self.created = {}, Counter(), {}, Counter()
-        self.deployment("base")
-        self.things["onlineEndpoints/opportune-qa"] = {
-            "location": "here",
-            "properties": {"traffic": {"base": 100}, "scoringUri": "https://x/score", "provisioningState": "Succeeded"},
-        }
-
-    def deployment(self, name, state="Succeeded", version=None):
-        path = f"onlineEndpoints/opportune-qa/deployments/{name}"
-        tags = {"opportune-version": version or name}
-        self.things[path] = {"name": name, "tags": tags, "properties": {"provisioningState": state}}
+        path, properties = "onlineEndpoints/opportune-qa", {"provisioningState": "Succeeded"}
+        self.things[path] = {"properties": {"traffic": {"blue": 100}, "scoringUri": "https://x/score", **properties}}
+        self.things[f"{path}/deployments/blue"] = {"name": "blue", "properties": properties}
 
     def __call__(self, asked):
         path = asked.path.partition("?")[0].partition("/workspaces/opportune/")[2]
@@ -231,13 +211,10 @@ class AzureML:
         if asked.method == "POST":
             return Reply(202)
         if asked.method == "PUT":
-            if path.startswith("jobs/"):
-                self.created[path[5:]] += path not in self.things
+            assert path.startswith("jobs/"), f"nobody may change {path}"
+            self.created[path[5:]] += path not in self.things
             sent, name = json.loads(asked.body), path.rpartition("/")[2]
-            state = {"status": "Running"} if path.startswith("jobs/") else {"provisioningState": "Succeeded"}
-            self.things[path] = {"name": name, **sent, "properties": {**sent.get("properties", {}), **state}}
-            if path.startswith("onlineEndpoints/") and "/deployments/" not in path:
-                self.things[path]["properties"]["scoringUri"] = "https://x/score"
+            self.things[path] = {"name": name, "properties": {**sent.get("properties", {}), "status": "Running"}}
             return as_json(201, self.things[path])
         if path.endswith("/deployments"):
             return as_json(200, {"value": [v for k, v in self.things.items() if k.startswith(f"{path}/")]})
@@ -278,7 +255,9 @@ class Bench:
             } | changes
         )  # fmt: skip
         clouds = {cloud: bootstrap.cloud_services(cloud, settings) for cloud in ("aws", "azure")}
-        return Case(self, settings, clouds, sagemaker, azureml, load_policy(policy))
+        case = Case(self, settings, clouds, sagemaker, azureml, load_policy(policy))
+        case.follow()
+        return case
 
 
 @dataclasses.dataclass
@@ -290,6 +269,18 @@ class Case:
     azureml: AzureML
     policy: Any
     call_s: float = 5.0
+    fleets: dict[str, MemoryFleet] = dataclasses.field(init=False)
+
+    def __post_init__(self):
+        self.fleets = {
+            cloud: MemoryFleet(services.objects, service=self.settings.service, cloud=cloud)
+            for cloud, services in self.clouds.items()
+        }
+
+    def follow(self):
+        """Every instance looks at its cloud's release document, and tells what it has loaded."""
+        for fleet in self.fleets.values():
+            fleet.state()
 
     def deps(self, cloud):
         return Deps(
@@ -333,8 +324,9 @@ class Case:
         """A job that has just trained a better model."""
         job_id = self.training(cloud)
         self.stand_in(cloud).train(job_id)
-        key = f"artifacts/{job_id}/output/model.tar.gz" if cloud == "aws" else f"jobs/{job_id}/model/model.tar.gz"
-        self.clouds[cloud].objects.put(key, self.bench.artifact(job_id))
+        for name, body in self.bench.artifact(job_id, self.settings.service).items():
+            folder = "output/model" if cloud == "aws" else "model"
+            self.clouds[cloud].objects.put(f"jobs/{job_id}/{folder}/{name}", body)
         return job_id
 
     def record(self, cloud, job_id):
@@ -344,11 +336,12 @@ class Case:
         """Ticks, one a slot; how many there were."""
         for slot in range(start, start + times):
             tick(self.deps(cloud), NOW + every_s * slot)
+            self.follow()
         return start + times
 
 
 @pytest.fixture(scope="module")
-def bench(moto, azurite, a_manifest, a_tar):
+def bench(moto, azurite, a_manifest):
     patch, fronts = pytest.MonkeyPatch(), {}
     behind = dict.fromkeys(("dynamodb", "s3", "sqs"), os.environ["AWS_ENDPOINT_URL"])
     for part in ("blob", "queue", "table"):
@@ -361,14 +354,14 @@ def bench(moto, azurite, a_manifest, a_tar):
         patch.setenv(f"AWS_ENDPOINT_URL_{name.upper()}", f"http://127.0.0.1:{fronts[name].port}")
     bootstrap.aws_session.cache_clear()
 
-    def artifact(job_id):
+    def artifact(job_id, service):
         weights = b"weights of " + job_id.encode()
         manifest = a_manifest(
-            model_version="m" + hashlib.sha256(job_id.encode()).hexdigest()[:10], job_id=job_id, data_end_s=NOW,
+            model_version="m" + hashlib.sha256(job_id.encode()).hexdigest()[:10], job_id=job_id, service=service,
             candidate=metrics_of(0.8), serving=metrics_of(0.5),
             files={"model.safetensors": hashlib.sha256(weights).hexdigest()},
         )  # fmt: skip
-        return a_tar({"model.safetensors": weights, "manifest.json": encode(manifest)})
+        return {"model.safetensors": weights, "manifest.json": encode(manifest)}
 
     made = Bench(fronts, connection_string(fronts["blob"].port, fronts["queue"].port, fronts["table"].port), artifact)
     pairs = [FeedbackPair(question=f"question {n}", answers=("a",), received_s=NOW - 600 + n) for n in range(10)]
@@ -744,88 +737,67 @@ def test_a_job_of_which_nothing_is_told_ends_with_the_last_answer_when_its_time_
 # --- endpoints
 
 
-def test_an_update_that_is_rolled_back_each_time_is_asked_for_three_times_and_said_why(bench):
+@pytest.mark.parametrize("cloud", ["aws", "azure"])
+def test_what_the_instances_of_one_cloud_cannot_load_is_taken_back_there_and_said_why(bench, cloud):
     case = bench.fresh("aws", policy="never")
     job_id = case.trained("aws")
-
-    def rolls_back(_):
-        case.sagemaker.endpoint["FailureReason"] = "the container did not pass its ping health check"
-        return as_json(200, {"EndpointArn": "arn:e"})
-
-    case.sagemaker.says["UpdateEndpoint"] = rolls_back
-    case.run("aws", 60)
-    assert 1 <= case.sagemaker.asked["UpdateEndpoint"] <= 3
+    version = "m" + hashlib.sha256(job_id.encode()).hexdigest()[:10]
+    case.fleets[cloud].cannot = {(name, version): "CUDA out of memory" for name in ("one", "two")}
+    case.run("aws", 6)
     record = case.record("aws", job_id)
-    assert record.status is JobStatus.LIVE, "Azure serves it"
-    assert "ping health check" in record.reason
+    assert record.status is JobStatus.LIVE, "the other one serves it"
+    assert f"{cloud} refused it" in record.reason and "CUDA out of memory" in record.reason
+    assert (case.fleets[cloud].version, case.fleets[OTHER[cloud]].version) == ("base", version)
+    assert record.asked[cloud] <= 2
 
 
 @pytest.mark.parametrize("status", ["OutOfService", "UpdateRollbackFailed", "Failed"])
-def test_an_endpoint_that_is_broken_is_not_asked_and_its_words_are_on_the_job(bench, status):
+def test_an_endpoint_that_is_broken_is_not_waited_for_and_its_words_are_on_the_job(bench, status):
     case = bench.fresh("aws", policy="never")
     job_id = case.trained("aws")
     case.sagemaker.endpoint |= {"EndpointStatus": status, "FailureReason": "no machine passed"}
     decision = tick(case.deps("aws"), NOW)
     assert f"{status}: no machine passed" in decision.conditions["aws endpoint"]
-    case.run("aws", 10, start=1)
-    assert case.sagemaker.asked["UpdateEndpoint"] + case.sagemaker.asked["CreateEndpoint"] == 0
+    case.follow()
+    case.run("aws", 3, start=1)
     assert case.record("aws", job_id).status is JobStatus.LIVE
     assert "no machine passed" in case.record("aws", job_id).reason
     routes = {e.cloud: e for e in case.state("azure").routes(case.settings.service).endpoints}
     assert not routes["aws"].healthy and routes["azure"].healthy
 
 
-def test_an_endpoint_that_is_being_deleted_is_waited_for_and_made_again(bench):
+@pytest.mark.parametrize("status", ["Updating", "Deleting", "Creating"])
+def test_a_release_does_not_wait_for_what_the_endpoints_owner_does_with_it(bench, status):
     case = bench.fresh("aws", policy="never")
     job_id = case.trained("aws")
-    case.sagemaker.endpoint["EndpointStatus"] = "Deleting"
+    case.sagemaker.endpoint["EndpointStatus"] = status
     case.run("aws", 3)
-    assert case.sagemaker.asked["UpdateEndpoint"] + case.sagemaker.asked["CreateEndpoint"] == 0
-    case.sagemaker.endpoint["EndpointStatus"] = "InService"
-    case.run("aws", 2, start=3)
     assert case.record("aws", job_id).status is JobStatus.LIVE
+    assert {fleet.version for fleet in case.fleets.values()} == {case.record("aws", job_id).model_version}
 
 
-def test_of_several_variants_the_largest_serves_and_is_what_the_gate_compares_with(bench):
+def test_of_several_variants_the_largest_counts_whatever_it_is_called(bench):
     case = bench.fresh("aws", policy="never")
-    variants = [{"VariantName": "other", "CurrentWeight": 0.0}, {"VariantName": "base", "CurrentWeight": 0.9}]
+    variants = [{"VariantName": "blue", "CurrentWeight": 0.0}, {"VariantName": "green", "CurrentWeight": 0.9}]
     case.sagemaker.endpoint["ProductionVariants"] = variants
-    assert case.clouds["aws"].host.state().version == "base"
+    told = case.clouds["aws"].host.state()
+    assert (told.version, told.healthy) == ("base", True)
     case.sagemaker.endpoint["ProductionVariants"] = variants[:1]
     told = case.clouds["aws"].host.state()
-    assert (told.version, told.healthy) == (None, False) and "takes traffic" in told.reason
+    assert not told.healthy and "takes traffic" in told.reason
 
 
-def test_an_update_that_another_one_was_faster_than_is_asked_for_again(bench):
-    case = bench.fresh("aws", policy="never")
-    job_id = case.trained("aws")
-    case.sagemaker.says["UpdateEndpoint"] = refused("ValidationException", "Cannot update in-progress endpoint x")
-    case.run("aws", 2)
-    assert case.record("aws", job_id).refused == {}
-    case.sagemaker.says.clear()
-    case.run("aws", 2, start=2)
-    assert (
-        case.record("aws", job_id).status is JobStatus.LIVE and "in-progress" not in case.record("aws", job_id).reason
-    )
-
-
-@pytest.mark.parametrize("kind", ["quota", "failed"])
-def test_a_deployment_that_azure_ml_refuses_is_asked_for_three_times_at_most(bench, kind):
-    case = bench.fresh("aws", policy="never")
-    job_id = case.trained("azure")
-    start = "onlineEndpoints/opportune-qa/deployments/"
-
-    def fails():
-        case.azureml.deployment("m" + hashlib.sha256(job_id.encode()).hexdigest()[:10], "Failed")
-        return as_json(201, {"properties": {}})
-
-    quota = ml_error(400, "OutOfQuota", "12 cores of Standard_F4s_v2 are needed, 4 are left")
-    case.azureml.says["PUT", start] = quota if kind == "quota" else fails
-    case.run("aws", 60)
-    assert 1 <= case.azureml.asked["PUT", "onlineEndpoints/deployments"] <= 3
-    record = case.record("azure", job_id)
-    assert record.status is JobStatus.LIVE, "AWS serves it"
-    assert ("12 cores" if kind == "quota" else "is Failed") in record.reason
+def test_a_lost_answer_to_a_release_is_no_second_release(bench):
+    for service in ("s3", "blob"):
+        case = bench.fresh(CLOUD[service], policy="never")
+        job_id = case.trained(CLOUD[service])
+        bench.fronts[service].fault = lost(500)(service)
+        case.run(CLOUD[service], 1)
+        bench.fronts[service].mend()
+        case.run(CLOUD[service], 4, start=1)
+        assert case.record(CLOUD[service], job_id).status is JobStatus.LIVE, case.record(CLOUD[service], job_id)
+        for services in case.clouds.values():
+            assert services.host.state().release.revision == 1
 
 
 # --- machines

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from shared.adapters.aws.session import AwsSession, translated
+from shared.adapters.aws.session import AwsSession, in_parts, translated
 from shared.errors import ConflictError, NotFoundError, RefusedError
 from shared.values import Document, ObjectEntry
 
@@ -39,11 +38,10 @@ class S3Objects:
     def get_tagged(self, key: str, *, if_none_match: str | None = None) -> Document | None:
         """The object and its tag; None while it has the tag `if_none_match`."""
         known = {"IfNoneMatch": if_none_match} if if_none_match else {}
-        with translated(self.uri(key)), _unless(304):
+        with translated(self.uri(key)):
+            answer = _or_none(304, lambda: self._s3.get_object(Bucket=self._bucket, Key=key, **known))
             # S3 names the tag of each object; what has none is of somebody in between
-            answer = self._s3.get_object(Bucket=self._bucket, Key=key, **known)
-            return Document(bytes(answer["Body"].read()), str(answer["ETag"]))
-        return None
+            return Document(bytes(answer["Body"].read()), str(answer["ETag"])) if answer is not None else None
 
     def put_tagged(self, key: str, body: bytes, *, if_etag: str | None) -> str:
         """Replace it as it was read, or create it."""
@@ -71,22 +69,26 @@ class S3Objects:
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """At most `length` bytes from `start` on; none beyond the end."""
         wanted = f"bytes={start}-{start + length - 1}"
-        with translated(self.uri(key)), _unless(416):
-            answer = self._s3.get_object(Bucket=self._bucket, Key=key, Range=wanted)
+        with translated(self.uri(key)):
+            answer = _or_none(416, lambda: self._s3.get_object(Bucket=self._bucket, Key=key, Range=wanted))
+            if answer is None:
+                return b""
             _ = answer["ETag"]
             return bytes(answer["Body"].read())
-        return b""
 
     def copy(self, source_key: str, key: str) -> None:
         """Inside S3, in parts of their own where it is large: S3 copies at most 5 GB in one go."""
-        from boto3.s3.transfer import TransferConfig
-
-        config = TransferConfig(multipart_threshold=_COPIED_AT_ONCE, multipart_chunksize=_COPIED_AT_ONCE)
+        config = in_parts(_COPIED_AT_ONCE)
         source = {"Bucket": self._bucket, "Key": source_key}
-        with translated(self.uri(source_key)), _unless(404):
+
+        def copied() -> bool:
             self._s3.copy(source, self._bucket, key, Config=config)
-            return
-        raise NotFoundError(f"{self.uri(source_key)} does not exist")
+            return True
+
+        with translated(self.uri(source_key)):
+            there = _or_none(404, copied)
+        if not there:
+            raise NotFoundError(f"{self.uri(source_key)} does not exist")
 
     def parts(self, key: str) -> dict[int, int]:
         """Number and size of the parts that are there."""
@@ -134,13 +136,13 @@ class S3Objects:
         return f"s3://{self._bucket}/{key}"
 
 
-@contextmanager
-def _unless(status: int) -> Iterator[None]:
-    """Runs a request to which S3 may answer with one HTTP status that is no error, whatever word it has for it."""
+def _or_none(status: int, call: Callable[[], Any]) -> Any:
+    """What S3 answers; None where that is one HTTP status which is no error, whatever word it has for it."""
     from botocore.exceptions import ClientError
 
     try:
-        yield
+        return call()
     except ClientError as exc:
         if exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != status:
             raise
+        return None

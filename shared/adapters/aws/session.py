@@ -169,6 +169,13 @@ def _config() -> Any:
     return Config(connect_timeout=2, read_timeout=20, retries=retries, max_pool_connections=32)
 
 
+def in_parts(part_bytes: int) -> Any:
+    """How S3's client copies what is larger: in parts of this size, several at once."""
+    from boto3.s3.transfer import TransferConfig
+
+    return TransferConfig(multipart_threshold=part_bytes, multipart_chunksize=part_bytes)
+
+
 def failure(what: str, code: str, message: str, status: int = 0) -> OpportuneError:
     """AWS's error about `what` as this project's; `status` is the HTTP one, 0 where it is not known."""
     if not code or code.isdigit():  # a status without the service's own word for it: whoever answered, it was not AWS

@@ -12,7 +12,7 @@ from shared.deadline import Deadline
 from shared.errors import ModelError, NotFoundError, UnavailableError
 from tests.fakes import MemoryObjects
 
-PART = 100
+REAL_PART, PART = copying.PART_BYTES, 100
 BIG = bytes(range(256)) * 4  # eleven parts
 FILES = {"config.json": b"{}", "model.safetensors": BIG, "empty.txt": b"", "int8/model.bin": b"x" * PART}
 
@@ -99,6 +99,10 @@ def test_a_model_arrives_whole_and_in_parts_of_bounded_size(source, manifest):
     assert target.calls[-1] == ("put", "models/m1/manifest.json"), "the manifest comes last"
     calls = len(target.calls)
     assert run(source, target) == "" and len(target.calls) == calls, "what is there is not sent again"
+
+
+def test_a_part_is_what_both_clouds_take_and_little_memory():
+    assert REAL_PART == 8_388_608
 
 
 def test_inside_a_cloud_nothing_passes_through_here(source, manifest):

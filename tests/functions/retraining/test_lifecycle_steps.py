@@ -388,7 +388,7 @@ def test_who_is_asked_to_load_a_model_now(accepted):
     assert asked(msgspec.structs.replace(record, status=JobStatus.SUCCEEDED)) == []
     assert asked(record, hosts=hosts(aws=NEW, azure=BASE)) == ["azure"], "one serves it"
     assert asked(record, hosts={**HOSTS, "aws": Unread("throttled")}) == ["azure"]
-    assert asked(record, hosts={**HOSTS, "aws": HostState(BASE, "", updating=True)}) == ["azure"]
+    assert asked(record, hosts={**HOSTS, "aws": HostState(BASE, "", updating=True)}) == ["aws", "azure"]
     assert asked(msgspec.structs.replace(record, refused={"azure": "out of memory"})) == ["aws"]
     assert asked(msgspec.structs.replace(record, asked_s={"azure": 1060.0, "aws": 1000.0})) == ["aws"], "once a run"
     assert asked(record, hosts={**HOSTS, "aws": on(BASE, NEW, updating=True)}) == ["azure"], "it is at it"

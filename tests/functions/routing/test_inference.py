@@ -7,7 +7,7 @@ import pytest
 from functions.routing.inference import Inference, RouteCache
 from functions.routing.router import Router
 from shared.contracts import Endpoint, RouteTable
-from shared.errors import InvalidInputError, NoEndpointError, UnavailableError
+from shared.errors import InvalidInputError, NoEndpointError, UnavailableError, VersionNotLoadedError
 from tests.fakes import MemoryInference
 
 TRACE = "b" * 32
@@ -133,6 +133,49 @@ def test_a_question_the_endpoint_refuses_is_not_asked_again(serve):
     with pytest.raises(InvalidInputError, match="empty"):
         inference.predict({"question": " "}, 5.0, TRACE)
     assert len(client.calls) == 1
+
+
+def test_where_the_named_version_is_not_loaded_the_stable_one_answers_on_the_same_cloud(serve):
+    asked = []
+
+    def answer(url, body, *_):
+        asked.append((url, body.get("model_version")))
+        if "model_version" in body:
+            raise VersionNotLoadedError("aws", "HTTP 409")
+        return {"answer": "42", "model_version": "m1"}
+
+    inference, _ = serve(answer)
+    for _ in range(5):
+        got = inference.predict({"question": "why?", "model_version": "m9"}, 5.0, TRACE)
+        assert (got["cloud"], got["model_version"]) == ("aws", "m1")
+    assert asked[:2] == [("http://aws/predict", "m9"), ("http://aws/predict", None)]
+    assert {url for url, _ in asked} == {"http://aws/predict"}, "the cloud is not taken for broken"
+
+
+def test_an_instance_without_any_version_is_passed_over(serve):
+    def answer(url, *_):
+        if "aws" in url:
+            raise VersionNotLoadedError("aws", "HTTP 409")
+        return {}
+
+    inference, client = serve(answer)
+    for _ in range(20):
+        assert inference.predict({"question": "why?"}, 5.0, TRACE)["cloud"] == "azure"
+    assert client.calls.count("http://aws/predict") <= 3, "and counts as broken"
+
+
+def test_both_attempts_at_a_cloud_share_its_time(serve, clock):
+    timeouts = []
+
+    def answer(url, body, timeout_s, headers):
+        timeouts.append((url, timeout_s))
+        clock.now += 0.5
+        raise VersionNotLoadedError(url, "HTTP 409")
+
+    inference, _ = serve(answer)
+    with pytest.raises(NoEndpointError, match="HTTP 409"):
+        inference.predict({"question": "why?", "model_version": "m9"}, 2.0, TRACE)
+    assert [seconds for _, seconds in timeouts] == [pytest.approx(s) for s in (1.2, 0.7, 1.0, 0.5)]
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def told(world, decision, caplog):
 def settle(world, now, scheduler):
     """The slots after the fault: ticks, deliveries, trainings that end well."""
     world.policy = load("never")
-    for slot in range(1, 8):
+    for slot in range(1, 6):
         at = clock[0] = now + 60 * slot
         tick(run_deps(world, scheduler, world.clouds), at)
         for cloud in world.clouds:
@@ -251,6 +251,8 @@ def test_whatever_call_fails_in_whatever_way_the_rest_goes_on(fresh, now, caplog
     assert seen, "the run makes no call"
     for target in sorted(seen):
         for fault in FAULTS:
+            if isinstance(FAULTS[fault], bytes) and target.port != "documents" and target.method != "get_tagged":
+                continue  # no document: the same as an answer that its adapter cannot make sense of
             cells += 1
             world = fresh(scene, cloud)
             caplog.clear()
@@ -271,6 +273,8 @@ def test_whatever_call_fails_in_whatever_way_the_rest_goes_on(fresh, now, caplog
                 assert decision == kept, where
                 assert world.state(works).routes("qa").heartbeat_s == now, f"{where}: no heartbeat"
             harmless = FAULTS[fault] if isinstance(FAULTS[fault], bytes) else None
+            # a cloud without a release document says the same
+            harmless = harmless or (target.method == "get_tagged" and fault == "not found") or None
             if harmless is None and fault != "conflict":
                 words = told(world, decision, caplog) + raised
                 assert MARK in words or "no answer within" in words, where

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from shared.adapters.http import HttpInference
-from shared.errors import InvalidInputError, UnavailableError
+from shared.errors import InvalidInputError, UnavailableError, VersionNotLoadedError
 
 
 @pytest.fixture
@@ -43,6 +43,8 @@ def test_the_body_and_headers_arrive_and_the_answer_comes_back(server):
         (200, b"[1]", UnavailableError, "no object"),
         (404, b"<html>", UnavailableError, "not JSON"),
         (400, b'{"error": "the question is empty"}', InvalidInputError, "the question is empty"),
+        (409, b'{"error": "m9 is not loaded"}', VersionNotLoadedError, "has not loaded the version"),
+        (409, b"<html>", VersionNotLoadedError, "has not loaded the version"),
         (413, b"{}", InvalidInputError, "HTTP 413"),
     ],
 )

@@ -154,9 +154,14 @@ def test_a_broken_endpoint_is_told_in_its_managements_words(host, fleet):
 
 
 @pytest.mark.parametrize("raw", RUBBISH.values(), ids=list(RUBBISH))
-def test_a_status_that_cannot_be_read_hides_nobody_elses(host, objects, raw):
+def test_a_status_that_cannot_be_read_hides_nobody_elses(host, fleet, objects, raw):
     objects.put(instance_key("qa", "odd"), raw)
     assert host.state().version == "base"
+    fleet.instances = []
+    for name in ("one", "two"):
+        objects.put(instance_key("qa", name), raw)
+    with pytest.raises(UnavailableError, match="no instance's status can be read"):
+        host.state()
 
 
 @pytest.mark.parametrize("raw", RUBBISH.values(), ids=list(RUBBISH))

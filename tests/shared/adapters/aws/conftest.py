@@ -47,6 +47,6 @@ def sagemaker_session(tmp_path_factory):
         boto3.client("s3").create_bucket(Bucket="opportune")
         session = AwsSession()
         S3Objects(session, "opportune").put("jobs/data/train.jsonl", b"{}\n")
-        S3Objects(session, "opportune").put("models/m1/model.tar.gz", b"x")
+        S3Objects(session, "opportune").put("models/m1/config.json", b"{}")
         yield session
         patch.undo()

@@ -1,38 +1,26 @@
-"""SageMaker endpoints against the embedded AWS."""
-
-import time
+"""What a SageMaker endpoint says of itself, in every state."""
 
 import pytest
 
-from shared.adapters.aws.endpoint import SageMakerHost
+from shared.adapters.aws import endpoint as adapter
+from shared.adapters.aws.endpoint import SageMakerEndpoint
 from shared.adapters.aws.session import AwsSession
-from shared.errors import RefusedError
+from shared.errors import UnavailableError
 from shared.settings import Settings
 from shared.values import HostState
-
-pytestmark = pytest.mark.xdist_group("sagemaker")
 
 SETTINGS = Settings(sagemaker_endpoint="opportune-qa")
 
 
-def test_an_endpoint_is_created_then_swapped_and_repeats_are_harmless(sagemaker_session):
-    host = SageMakerHost(sagemaker_session, SETTINGS)
-    assert host.state().version is None
-    for version in ("v1", "v1", "v2"):
-        deadline = time.monotonic() + 20
-        while host.state().version != version:
-            host.deploy(version, "s3://opportune/models/m1/model.tar.gz")
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    host.deploy("v2", "s3://opportune/models/m1/model.tar.gz")
-    assert host.state().version == "v2"
+@pytest.fixture
+def told(monkeypatch):
+    """A function: SageMaker's description (None: there is no such endpoint) and the settings -> the state."""
 
+    def make(endpoint, settings=SETTINGS):
+        monkeypatch.setattr(adapter, "described", lambda what, call: endpoint)
+        return SageMakerEndpoint(AwsSession(), settings).state()
 
-def test_a_long_version_still_gets_a_valid_and_distinct_name():
-    host = SageMakerHost(AwsSession(), SETTINGS)
-    names = {host._name("v" * 60 + end) for end in ("a", "b")}
-    assert len(names) == 2
-    assert all(len(name) <= 63 for name in names)
+    return make
 
 
 @pytest.mark.parametrize(
@@ -50,41 +38,35 @@ def test_a_long_version_still_gets_a_valid_and_distinct_name():
         ("SomethingNew", False, False),
     ],
 )
-def test_each_state_says_whether_it_answers_and_whether_it_is_being_changed(monkeypatch, status, healthy, updating):
-    host = SageMakerHost(AwsSession(), SETTINGS)
-    variants = [{"VariantName": "m1"}]
-    monkeypatch.setattr(host, "_describe", lambda: {"EndpointStatus": status, "ProductionVariants": variants})
-    state = host.state()
-    assert (state.healthy, state.updating) == (healthy, updating)
-    assert state.version == (None if status == "Creating" else "m1")
+def test_each_state_says_whether_it_answers_and_whether_it_is_being_changed(told, status, healthy, updating):
+    state = told({"EndpointStatus": status, "ProductionVariants": [{"VariantName": "AllTraffic"}]})
+    assert (state.version, state.healthy, state.updating) == (None, healthy, updating)
     assert healthy or status in state.reason
 
 
-def test_the_variant_with_the_largest_share_of_the_traffic_serves(monkeypatch):
-    host = SageMakerHost(AwsSession(), SETTINGS)
-    variants = [{"VariantName": "old", "CurrentWeight": 0.0}, {"VariantName": "new", "CurrentWeight": 0.9}]
-    told = {
-        "EndpointStatus": "InService",
-        "ProductionVariants": [*variants, {"VariantName": "x", "CurrentWeight": 0.1}],
-    }
-    monkeypatch.setattr(host, "_describe", lambda: told)
-    assert host.state().version == "new"
+@pytest.mark.parametrize(
+    ("weights", "takes"), [([0.0, 0.9, 0.1], True), ([0.0, 0.0], False), ([1.0], True), ([None], True), ([], False)]
+)
+def test_whatever_the_variants_are_called_one_must_take_traffic(told, weights, takes):
+    variants = [{"VariantName": f"v{n}"} | ({} if w is None else {"CurrentWeight": w}) for n, w in enumerate(weights)]
+    state = told({"EndpointStatus": "InService", "ProductionVariants": variants})
+    assert state.healthy is takes
+    assert takes or state.reason == "no variant of SageMaker endpoint opportune-qa takes traffic"
 
 
-def test_an_endpoint_that_failed_is_told_with_its_reason_and_takes_no_version(monkeypatch):
-    host = SageMakerHost(AwsSession(), SETTINGS)
-    told = {"EndpointStatus": "Failed", "FailureReason": "no capacity", "EndpointConfigName": "x"}
-    monkeypatch.setattr(host, "_describe", lambda: told)
-    assert "no capacity" in host.state().reason
-    with pytest.raises(RefusedError, match="Failed: no capacity; delete it"):
-        host.deploy("m2", "s3://b/k")
+def test_an_endpoint_that_failed_is_told_with_its_reason(told):
+    state = told({"EndpointStatus": "Failed", "FailureReason": "no capacity", "ProductionVariants": []})
+    assert state.reason == "SageMaker endpoint opportune-qa is Failed: no capacity"
 
 
-def test_the_http_face_is_the_configured_one_else_sagemakers(monkeypatch):
-    for settings, url in (
-        (Settings(aws_endpoint_url="http://proxy:1"), "http://proxy:1"),
-        (SETTINGS, "sagemaker:opportune-qa"),
-    ):
-        host = SageMakerHost(AwsSession(), settings)
-        monkeypatch.setattr(host, "_describe", lambda: None)
-        assert host.state() == HostState(None, url)
+def test_an_endpoint_that_is_not_there_and_an_answer_without_a_state_are_not_the_same(told):
+    state = told(None)
+    assert (state.healthy, state.reason) == (False, "SageMaker endpoint opportune-qa does not exist")
+    with pytest.raises(UnavailableError, match="EndpointStatus"):
+        told({})
+
+
+def test_the_http_face_is_the_configured_one_else_sagemakers(told):
+    there = {"EndpointStatus": "InService", "ProductionVariants": [{"VariantName": "x"}]}
+    assert told(there, Settings(aws_endpoint_url="http://proxy:1")) == HostState(None, "http://proxy:1")
+    assert told(there) == HostState(None, "sagemaker:opportune-qa")

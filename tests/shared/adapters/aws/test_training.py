@@ -1,7 +1,6 @@
 """SageMaker training jobs against the embedded AWS; requests against the real service's model."""
 
-import io
-import tarfile
+import json
 import time
 
 import botocore.session
@@ -9,8 +8,9 @@ import pytest
 from botocore.validate import ParamValidator
 
 from shared.adapters.aws import training as adapter
+from shared.adapters.aws.objects import S3Objects
 from shared.adapters.aws.session import AwsSession
-from shared.errors import NotFoundError, UnavailableError
+from shared.errors import ModelError, NotFoundError, UnavailableError
 from shared.settings import Settings
 
 pytestmark = pytest.mark.xdist_group("sagemaker")
@@ -40,13 +40,14 @@ def until(state, training, name):
     return told
 
 
-def test_a_job_runs_on_its_channels_and_leaves_an_artifact(training, job):
+def test_a_job_runs_on_its_channels_and_leaves_its_files(training, job, sagemaker_session):
     training.start(job("ok-1"), "s3://opportune/jobs/data/", "s3://opportune/models/m1/")
     told = until("succeeded", training, "ok-1")
     assert told.started_s <= told.finished_s <= time.time() + 1
-    with tarfile.open(fileobj=io.BytesIO(training.artifact("ok-1")), mode="r:gz") as archive:
-        found = archive.extractfile(next(m for m in archive if m.name.endswith("found.json"))).read().decode()
-    assert found == '["parent/model.tar.gz", "training/train.jsonl"]'
+    prefix = training.model_prefix("ok-1")
+    assert prefix == "jobs/ok-1/output/model/"
+    found = json.loads(S3Objects(sagemaker_session, "opportune").get(f"{prefix}found.json"))
+    assert found == ["parent/config.json", "training/train.jsonl"]
 
 
 def test_a_second_start_of_the_same_name_is_harmless(training, job):
@@ -69,7 +70,26 @@ def test_a_stopped_job_is_stopped_not_finished(training, job):
 def test_a_job_nobody_started_is_unknown_and_has_no_artifact(training):
     assert training.status("never-1") is None
     with pytest.raises(NotFoundError, match="no model artifact"):
-        training.artifact("never-1")
+        training.model_prefix("never-1")
+
+
+@pytest.mark.parametrize(
+    ("uri", "prefix"),
+    [
+        ("s3://opportune/jobs/x-1/output/model", "jobs/x-1/output/model/"),
+        ("s3://opportune/jobs/x-1/output/model/", "jobs/x-1/output/model/"),
+        ("s3://opportune/artifacts/x-1/output/model.tar.gz", None),
+        ("s3://opportune-2/jobs/x-1/output/model/", None),
+    ],
+)
+def test_a_model_is_a_folder_in_the_bucket(monkeypatch, uri, prefix):
+    training = adapter.SageMakerTraining(AwsSession(), Settings())
+    monkeypatch.setattr(training, "_describe", lambda _: {"ModelArtifacts": {"S3ModelArtifacts": uri}})
+    if prefix is not None:
+        assert training.model_prefix("x-1") == prefix
+        return
+    with pytest.raises(ModelError, match="no folder in the bucket"):
+        training.model_prefix("x-1")
 
 
 def test_a_status_this_program_does_not_know_is_an_error_never_finished(training, monkeypatch, job):
@@ -93,6 +113,7 @@ def test_requests_are_valid_for_the_real_service(spot, job):
     model = botocore.session.get_session().get_service_model("sagemaker")
     report = ParamValidator().validate(request, model.operation_model("CreateTrainingJob").input_shape)
     assert not report.has_errors(), report.generate_report()
+    assert request["OutputDataConfig"] == {"S3OutputPath": "s3://opportune/jobs", "CompressionType": "NONE"}
     assert request["EnableManagedSpotTraining"] is spot
     waits = request["StoppingCondition"].get("MaxWaitTimeInSeconds")
     assert waits == (120 if spot else None), "spot may wait, and only spot may say so"

@@ -6,7 +6,7 @@ import pytest
 
 from shared.adapters.azure import training as azure_training
 from shared.adapters.azure.training import AzureMLTraining
-from shared.errors import NotFoundError, UnavailableError
+from shared.errors import UnavailableError
 
 pytestmark = pytest.mark.xdist_group("clouds")
 
@@ -40,8 +40,7 @@ def test_the_container_gets_its_inputs_and_says_why_it_failed(training, objects,
     assert told.state == "failed"
     assert "it's qa" in told.reason, "quoting survives the shell"
     assert told.started_s <= told.finished_s
-    with pytest.raises(NotFoundError):
-        training.artifact("fails-1")
+    assert not list(objects.entries(f"{training.model_prefix('fails-1')}manifest.json"))
 
 
 def test_a_stopped_job_is_stopped(training, objects, job):
@@ -50,9 +49,9 @@ def test_a_stopped_job_is_stopped(training, objects, job):
     assert until_ended(training, "stops-1").state in ("stopped", "failed")
 
 
-def test_the_artifact_is_what_the_container_left(training, objects):
-    objects.put("jobs/done-1/model/model.tar.gz", b"packed")
-    assert training.artifact("done-1") == b"packed"
+def test_the_model_is_what_the_container_left_where_its_output_is(training, job):
+    body = training.request(job("done-1"), "azureml://data/", None)
+    assert body["properties"]["outputs"]["model"]["uri"].endswith(f"/paths/{training.model_prefix('done-1')}")
 
 
 def test_a_job_nobody_started_is_unknown(training):
