@@ -3,6 +3,9 @@
 # debootstrap (Debian: apt-get install buildah debootstrap), and package indexes that pip and apt can reach.
 #
 #   training_containers/build.sh [buildah arguments ...]
+#     PROMETHEUS_IMAGE=IMAGE        pull Prometheus from here, e.g. the one that the Dockerfile names
+#     PROMETHEUS=FILE               or take this program, its official build; default: Debian 13's, which can do all but
+#                                   Entra
 #     BASE_IMAGE=python:3.11-slim   pull this base instead of making one from Debian 12 (which brings Python 3.11)
 #     TARGET=sagemaker              the variant that runs as root; default: the one that does not
 #     TORCH_INDEX=URL               torch's wheel index, as in the Dockerfile (its CUDA index: the GPU image)
@@ -15,6 +18,7 @@ cd "$(dirname "$0")/.."
 IMAGE="${IMAGE:-opportune-training}"
 SUITE=bookworm
 LOCAL_BASE=docker.io/library/opportune-base:$SUITE
+LOCAL_PROMETHEUS=docker.io/library/opportune-prometheus:local
 export STORAGE_DRIVER="${STORAGE_DRIVER:-vfs}" BUILDAH_ISOLATION="${BUILDAH_ISOLATION:-chroot}"
 
 [ "$(id -u)" = 0 ] || { echo "build.sh: needs root (debootstrap, chroot)" >&2; exit 2; }
@@ -48,21 +52,49 @@ make_base() {
   rm -rf "$scratch/root"
 }
 
+# Debian 13's package, without its dependencies: the program needs the C library only
+fetch_prometheus() {
+  local apt="$scratch/apt"
+  mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/deb"
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${DEBIAN:-http://deb.debian.org/debian} trixie main" \
+    > "$apt/sources.list"
+  local options=(-o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=/dev/null
+    -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root)
+  (cd "$apt/deb" && apt-get -q "${options[@]}" update && apt-get -q "${options[@]}" download prometheus) > "$apt/log" 2>&1 \
+    || { tail -5 "$apt/log" >&2; exit 1; }
+  dpkg-deb -x "$apt"/deb/prometheus_*.deb "$apt/root"
+  PROMETHEUS="$apt/root/usr/bin/prometheus"
+}
+
+make_prometheus() {
+  [ -n "${PROMETHEUS:-}" ] || fetch_prometheus
+  container="$(buildah from scratch)"
+  buildah copy --quiet "$container" "$PROMETHEUS" /bin/prometheus > /dev/null
+  buildah commit --quiet "$container" "$LOCAL_PROMETHEUS" > /dev/null
+  buildah rm "$container" > /dev/null
+  container=
+}
+
 pull=()
+if [ -z "${PROMETHEUS_IMAGE:-}" ]; then
+  make_prometheus
+  PROMETHEUS_IMAGE="$LOCAL_PROMETHEUS"
+fi
 if [ -z "${BASE_IMAGE:-}" ]; then
   buildah inspect --type image "$LOCAL_BASE" > /dev/null 2>&1 || make_base
   BASE_IMAGE="$LOCAL_BASE"
-  pull=(--pull-never)
+  [ "$PROMETHEUS_IMAGE" != "$LOCAL_PROMETHEUS" ] || pull=(--pull-never)
 fi
 
 buildah build "${pull[@]}" --format docker --file training_containers/sagemaker/Dockerfile \
-  --build-arg "PYTHON_IMAGE=$BASE_IMAGE" --build-arg "TORCH_INDEX=${TORCH_INDEX:-}" \
+  --build-arg "PYTHON_IMAGE=$BASE_IMAGE" --build-arg "PROMETHEUS_IMAGE=$PROMETHEUS_IMAGE" --build-arg "TORCH_INDEX=${TORCH_INDEX:-}" \
   ${TARGET:+--target "$TARGET"} --tag "$IMAGE" "$@" .
 
 container="$(buildah from --pull-never "$IMAGE")"
 user="$(buildah run "$container" -- id -un)"
 echo "image $IMAGE: $(buildah run "$container" -- du -shx / 2> /dev/null | cut -f1), runs as $user"
 [ "${TARGET:-}" = sagemaker ] || [ "$user" = opportune ] || { echo "build.sh: runs as $user, not opportune" >&2; exit 1; }
+buildah run "$container" -- prometheus --version | head -1
 buildah run "$container" -- python -m training_containers serve --help > /dev/null
 buildah run "$container" -- python -m training_containers train --help > /dev/null
 

@@ -12,6 +12,7 @@ import yaml  # type: ignore[import-untyped]
 
 from training_containers.finetune.hyperparameters import azureml_hyperparameters
 from training_containers.finetune.main import add_commands
+from training_containers.serve.main import parse_arguments
 
 ROOT = Path(__file__).parents[2]
 AZURE = ROOT / "training_containers/azureml"
@@ -41,9 +42,25 @@ def test_everything_the_containers_import_is_in_the_image_at_a_locked_version() 
 
 def test_copied_paths_exist_and_the_default_user_is_not_root() -> None:
     recipe = (SAGEMAKER / "Dockerfile").read_text()
-    for source in re.findall(r"^COPY (\S+) ", recipe, re.M):
+    for source in re.findall(r"^COPY (?!--from)(\S+) ", recipe, re.M):
         assert (ROOT / source).exists(), source
     assert recipe.rstrip().endswith("USER opportune")
+
+
+def test_the_agent_comes_from_a_pinned_image_new_enough_for_every_way_to_prove_who_writes() -> None:
+    recipe = (SAGEMAKER / "Dockerfile").read_text()
+    found = re.search(r"PROMETHEUS_IMAGE=\S+:v(\d+)\.(\d+)\.\d+@sha256:[0-9a-f]{64}$", recipe, re.M)
+    assert found is not None
+    assert (int(found[1]), int(found[2])) >= (2, 53)
+    for target in ("base", "sagemaker"):
+        assert f" AS {target}\n" in recipe
+    assert recipe.index("AS base") < recipe.index("COPY --from=prometheus") < recipe.index("AS sagemaker")
+
+
+def test_a_deployment_tells_its_container_where_the_release_is() -> None:
+    told = yaml.safe_load((AZURE / "deployment.yml").read_text())["environment_variables"]
+    options, settings = parse_arguments([], told)
+    assert (options.store, options.cloud, settings.service) == ("azure-blob:opportune", "azure", "qa")
 
 
 def test_the_azure_job_is_a_command_line_that_train_accepts() -> None:

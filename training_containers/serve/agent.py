@@ -38,6 +38,8 @@ Auth = Literal["none", "basic", "bearer", "sigv4", "entra"]
 _PREFIX: Final = "OPPORTUNE_METRICS_"
 #: pauses before a restart: the first, and the longest
 _BACKOFF_S: Final = (1.0, 60.0)
+#: Debian's 2.42 sends what it was to sign unsigned; the identities of Azure came with 2.52
+_OLDEST: Final = (2, 53)
 #: how long samples may still be sent at the end
 _FLUSH_S: Final = 5
 _LOCK_EVERY_S: Final = 5.0
@@ -92,17 +94,11 @@ class WriteSettings(NamedTuple):
         scrape = env.get(f"{_PREFIX}SCRAPE_SECONDS", "15")
         if not scrape.isdigit() or not 1 <= int(scrape) <= 300:
             raise ConfigurationError(f"{_PREFIX}SCRAPE_SECONDS", scrape, "a whole number from 1 to 300")
+        client_id = env.get(f"{_PREFIX}WRITE_CLIENT_ID", "")
+        if not re.fullmatch(r"([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})?", client_id):
+            raise ConfigurationError(f"{_PREFIX}WRITE_CLIENT_ID", client_id, "a client id, 8-4-4-4-12 hex digits")
         program = env.get(f"{_PREFIX}AGENT") or "prometheus"
-        return cls(
-            url,
-            cast("Auth", auth),
-            user,
-            secret,
-            region,
-            env.get(f"{_PREFIX}WRITE_CLIENT_ID", ""),
-            int(scrape),
-            program,
-        )
+        return cls(url, cast("Auth", auth), user, secret, region, client_id, int(scrape), program)
 
 
 def configuration(settings: WriteSettings, target: str, service: str, cloud: str, instance: str) -> dict[str, Any]:
@@ -238,9 +234,12 @@ class Agent:
 
     def _command(self, folder: Path) -> list[str]:
         program = self._settings.program
+        version = _version(program)
+        if version < _OLDEST and self._settings.auth in ("sigv4", "entra"):
+            self._warn(f"{program} has version {version[0]}.{version[1]}, {self._settings.auth} needs 2.53 or newer")
         command = [
             program,
-            _agent_mode(program),
+            "--agent" if version >= (3, 0) else "--enable-feature=agent",
             f"--config.file={folder / 'agent.json'}",
             f"--storage.agent.path={folder / 'wal'}",
             *_STORAGE,
@@ -262,11 +261,10 @@ class Agent:
         log.warning("metrics agent: %s", without_users(text), extra={"action": "metrics-agent"})
 
 
-def _agent_mode(program: str) -> str:
-    """The flag that makes Prometheus an agent, which changed with version 3."""
+def _version(program: str) -> tuple[int, int]:
     told = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, check=False)
-    found = re.search(r"version (\d+)\.", told.stdout + told.stderr)
-    return "--agent" if found and int(found[1]) >= 3 else "--enable-feature=agent"
+    found = re.search(r"version (\d+)\.(\d+)", told.stdout + told.stderr)
+    return (int(found[1]), int(found[2])) if found else _OLDEST
 
 
 def _environment(env: Mapping[str, str]) -> dict[str, str]:

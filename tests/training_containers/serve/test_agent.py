@@ -25,6 +25,7 @@ from tests.training_containers.serve.releasing import until
 from training_containers.serve.agent import Agent, WriteSettings, configuration
 
 TOOLS = Path(__file__).parents[3] / ".tools/bin"
+CLIENT = "11111111-2222-3333-4444-555555555555"
 URL = "https://metrics.example/api/v1/write"
 needs_prometheus = pytest.mark.skipif(not (TOOLS / "prometheus").exists(), reason="no prometheus here; see make")
 
@@ -66,8 +67,8 @@ def test_without_an_address_nothing_is_sent() -> None:
         ({"WRITE_AUTH": "sigv4"}, {"sigv4": {"region": "eu-west-1"}}),
         ({"WRITE_AUTH": "entra"}, {"azuread": {"cloud": "AzurePublic", "sdk": {}}}),
         (
-            {"WRITE_AUTH": "entra", "WRITE_CLIENT_ID": "1-2"},
-            {"azuread": {"cloud": "AzurePublic", "managed_identity": {"client_id": "1-2"}}},
+            {"WRITE_AUTH": "entra", "WRITE_CLIENT_ID": CLIENT},
+            {"azuread": {"cloud": "AzurePublic", "managed_identity": {"client_id": CLIENT}}},
         ),
     ],
 )
@@ -100,6 +101,7 @@ def test_series_say_whose_they_are() -> None:
         ({"WRITE_AUTH": "bearer"}, "WRITE_TOKEN is not set"),
         ({"WRITE_AUTH": "basic", "WRITE_TOKEN": "hunter2"}, "WRITE_TOKEN is not set; allowed: USER:PASSWORD"),
         ({"WRITE_AUTH": "sigv4"}, "AWS_REGION is not set"),
+        ({"WRITE_AUTH": "entra", "WRITE_CLIENT_ID": "me"}, "WRITE_CLIENT_ID is 'me'; allowed: a client id"),
         ({"SCRAPE_SECONDS": "0"}, "SCRAPE_SECONDS is '0'; allowed: a whole number from 1 to 300"),
     ],
 )
@@ -179,6 +181,16 @@ def test_only_it_may_read_what_it_is_told_and_its_words_hide_secrets(
     assert "me:pw" not in caplog.text
     agent.stop()
     assert agent.pid is None
+
+
+def test_a_program_too_old_to_prove_who_it_is_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    program = tmp_path / "prometheus"
+    program.write_text(SCRIPT.format(folder=tmp_path, then="exit 1", version="2.42.0+ds"))
+    program.chmod(0o755)
+    agent = Agent(settings(WRITE_AUTH="sigv4", AGENT=str(program)), {})
+    agent.start()
+    until(lambda: "has version 2.42, sigv4 needs 2.53 or newer" in caplog.text)
+    agent.stop()
 
 
 def test_one_that_dies_is_started_again_later_each_time(
@@ -338,12 +350,9 @@ class _Receiver(http.server.BaseHTTPRequestHandler):
     [
         ("basic", "me:word", "Basic " + base64.b64encode(b"me:word").decode()),
         ("bearer", "s3cret", "Bearer s3cret"),
-        ("sigv4", "", "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE"),
     ],
 )
-def test_every_write_proves_who_sends_it(auth: str, token: str, proof: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+def test_every_write_proves_who_sends_it(auth: str, token: str, proof: str) -> None:
     _Receiver.asked = []
     servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind) for kind in (_Page, _Receiver)]
     for server in servers:

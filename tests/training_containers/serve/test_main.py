@@ -12,10 +12,12 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -25,6 +27,7 @@ from training_containers.model.engines.onnx_gpt2 import OnnxEngine
 from training_containers.model.prompt import MAX_NEW_TOKENS, prompt_for
 from training_containers.serve.main import find_model, parse_arguments
 
+TOOLS = Path(__file__).parents[3] / ".tools/bin"
 COMMAND = [sys.executable, "-m", "training_containers", "serve", "--host", "127.0.0.1"]
 Json = dict[str, Any]
 
@@ -45,7 +48,7 @@ class Process:
         )
 
     def call(self, method: str, path: str, body: Json | None = None, /, **headers: str) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             reply = connection.getresponse()
@@ -162,7 +165,8 @@ def releases(tmp_path: Path, versions: dict[str, Path]) -> Releases:
 
 
 def _active(process: Process) -> str | None:
-    return process.call("GET", "/ping")[1]["model_version"]
+    version: str | None = process.call("GET", "/ping")[1]["model_version"]
+    return version
 
 
 def test_a_process_waits_for_its_first_release_and_ends_with_a_last_word(
@@ -212,6 +216,50 @@ def test_a_local_model_serves_until_something_is_released(
     assert _active(again) == "m1", "what the document says, not the local model"
 
 
+def _becomes(process: Process, version: str) -> None:
+    until(lambda: _active(process) == version)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (TOOLS / "prometheus").exists(), reason="no prometheus here; see make")
+def test_the_metrics_of_a_process_arrive_and_its_agent_ends_with_it(
+    start: Callable[..., Process], model_dir: Path, tmp_path: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "prometheus.yml").write_text("global: {}")
+    command = [
+        str(TOOLS / "prometheus"),
+        f"--config.file={tmp_path}/prometheus.yml",
+        f"--storage.tsdb.path={tmp_path}/data",
+    ]
+    command += [f"--web.listen-address=127.0.0.1:{port}", "--web.enable-remote-write-receiver"]
+    store = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    told = {"WRITE_URL": f"http://127.0.0.1:{port}/api/v1/write", "SCRAPE_SECONDS": "1"}
+    told["AGENT"] = str(TOOLS / "prometheus")
+    env = {f"OPPORTUNE_METRICS_{name}": value for name, value in told.items()}
+
+    def found(query: str) -> list[Json]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?query={query}", timeout=5) as answer:
+                return list(json.load(answer)["data"]["result"])
+        except OSError:
+            return []
+
+    try:
+        process = start("--model", str(model_dir), "--service", "qa", "--instance", "one", **env).ready()
+        process.call("POST", "/predict", {"question": "who?"})
+        until(lambda: found('llm_requests_total{service="qa",cloud="aws",instance="one",model_version="base"}'), 40)
+        (agent,) = [p for p in psutil.Process(process.process.pid).children() if "--config.file" in str(p.cmdline())]
+        process.process.kill()
+        process.process.wait()
+        agent.wait(20)
+    finally:
+        store.kill()
+        store.wait()
+
+
 @pytest.mark.slow
 def test_a_process_killed_at_any_moment_of_a_reload_comes_back_with_what_the_document_says(
     start: Callable[..., Process], releases: Releases, make_model: Callable[..., Path], tmp_path: Path
@@ -232,7 +280,7 @@ def test_a_process_killed_at_any_moment_of_a_reload_comes_back_with_what_the_doc
         assert releases.release is not None
         assert reply["model_version"] in {releases.release.of("stable"), releases.release.of("previous")}
         stable = releases.release.of("stable") or ""
-        until(lambda wanted=stable, one=process: _active(one) == wanted)
+        _becomes(process, stable)
         reply = process.call("POST", "/predict", {"question": question})[1]
         assert (reply["model_version"], reply["answer"]) == (stable, expected[stable])
         releases.publish(f"m{(turn + 1) % 3 + 1}")
