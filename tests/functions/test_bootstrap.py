@@ -1,4 +1,5 @@
 import gc
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -74,6 +75,25 @@ def test_azure_without_an_account_says_what_to_set():
     services = bootstrap.cloud_services("azure", msgspec.structs.replace(Settings(), cloud="azure"))
     with pytest.raises(ConfigurationError, match="OPPORTUNE_AZURE_STORAGE_ACCOUNT"):
         services.documents.get("job", "x")
+
+
+def test_the_processs_azure_identity_asks_for_the_metrics(monkeypatch, http_server):
+    seen = []
+
+    def answer(asked):
+        seen.append(asked.headers["Authorization"])
+        return 200, b'{"data": {"result": []}}'
+
+    class Identity:
+        def get_token(self, scope):
+            return SimpleNamespace(token=f"for {scope}")
+
+    monkeypatch.setattr(bootstrap, "azure_credential", Identity)
+    with http_server(answer) as url:
+        monkeypatch.setenv("OPPORTUNE_PROMETHEUS_URL_AZURE", url)
+        monkeypatch.setenv("OPPORTUNE_PROMETHEUS_AUTH_AZURE", "entra")
+        bootstrap.deps("aws").metrics().window(0, 60, 60)
+    assert seen == ["Bearer for https://prometheus.monitor.azure.com/.default"]
 
 
 def test_the_policy_is_the_configured_one(monkeypatch):
