@@ -50,6 +50,8 @@ def deployment(service: str | None = None) -> tuple[Settings, Mapping[Cloud, Clo
     if service is not None:
         env["OPPORTUNE_SERVICE"] = service
     settings = Settings.from_env(env)
+    if "OPPORTUNE_AWS_REGION" in env:  # of a profile; AWS's own library reads the other name
+        os.environ.setdefault("AWS_REGION", settings.aws_region)
     # On a person's machine neither cloud is "here": both have to be configured.
     azure = bool(settings.azure_storage_connection or settings.azure_storage_account)
     aws = "AWS_REGION" in os.environ or "AWS_DEFAULT_REGION" in os.environ

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ from cli.parameters import Parameters, settings_of
 from cli.steps import StepFailedError, Steps
 from shared.contracts import CLOUDS, Cloud
 from shared.errors import InvalidInputError
+from shared.settings import Settings
 
 ROOT: Final = Path(__file__).parents[1]
 OSLS: Final = ".tools/bin/osls"
@@ -182,10 +184,19 @@ def _aws(found: Deployment, steps: Steps, *, image: bool) -> dict[str, str]:
     name = f"{registry}/{found.name}:{tag}"
     if image:
         _push_aws(found, steps, region, tag, registry, name)
+    said = steps.ask(
+        *("aws", "cloudformation", "describe-stacks", "--region", region, "--stack-name", found.name),
+        *("--query", "Stacks[0].Outputs", "--output", "json"),
+        missing=True,
+    )
+    try:
+        outputs = {str(one["OutputKey"]): str(one["OutputValue"]) for one in json.loads(said or "[]") or []}
+    except (ValueError, TypeError, KeyError) as exc:
+        raise StepFailedError(f"aws named no outputs of stack {found.name}: {said[:200]!r}") from exc
     click.echo(f"put this into opportune.toml; then: opportune release MODEL --first. {_RUNS_ON}", err=True)
-    return {
+    told = {
         "service": found.service,
-        "aws_region": region,
+        "env.AWS_REGION": region,
         "table": found.name,
         "bucket": f"{found.name}-{account}",
         "queue": f"{found.name}-retrain",
@@ -197,6 +208,17 @@ def _aws(found: Deployment, steps: Steps, *, image: bool) -> dict[str, str]:
         "sagemaker_instance_type": parameters.get("trainInstance", "ml.g4dn.xlarge"),
         "sagemaker_serve_instance_type": parameters.get("serveInstance", "ml.c6i.xlarge"),
     }
+    return told | _said(outputs)
+
+
+def _said(outputs: Mapping[str, str]) -> dict[str, str]:
+    """The settings that a deployment's outputs name: OpportuneMetricsWriteUrlAws is metrics_write_url_aws."""
+    found = {}
+    for name, value in outputs.items():
+        setting = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower().removeprefix("opportune_")
+        if name.lower().startswith("opportune") and setting in Settings.__struct_fields__ and value:
+            found[setting] = value
+    return found
 
 
 def _push_aws(found: Deployment, steps: Steps, region: str, tag: str, registry: str, name: str) -> None:
@@ -262,7 +284,7 @@ def _azure(
         "azureml_instance_type": found.parameters.get("trainVmSize", ""),
         "azureml_serve_instance_type": found.parameters.get("serveInstance", ""),
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in told.items() if value} | _said(outputs)
 
 
 def _outputs(found: Deployment, steps: Steps, group: str) -> dict[str, str]:

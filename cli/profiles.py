@@ -55,9 +55,7 @@ def variables(file: Path, name: str) -> dict[str, str]:
     found = {}
     for key, value in table.items():
         if key not in known:
-            raise InvalidInputError(
-                f"{where} {key} is no setting; {_meant(key.lower().removeprefix('opportune_'), known)}"
-            )
+            raise InvalidInputError(f"{where} {key} is no setting; {_meant(key, known)}")
         found[PREFIX + key.upper()] = _text(value, f"{where} {key}")
     try:
         Settings.from_env(found)
@@ -88,7 +86,10 @@ def _table(file: Path, name: str) -> Mapping[str, Any]:
 
 
 def _meant(key: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
+    """What may be meant by a key that is no setting."""
+    if key.isupper() and not key.startswith("OPPORTUNE_"):
+        known = ()  # written as another program's variable is
+    near = difflib.get_close_matches(key.lower().removeprefix("opportune_"), known, n=3, cutoff=0.6)
     other = "another program's variable goes into the sub-table env; docs/configuration.md lists all settings"
     return f"did you mean {' or '.join(near)}?" if near else other
 

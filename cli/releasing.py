@@ -18,14 +18,16 @@ from shared.errors import (
     InvalidInputError,
     NotFoundError,
     OpportuneError,
+    RefusedError,
     UnknownVersionError,
 )
 from shared.ports import CloudServices, ObjectStore
 from shared.releases import INSTANCE_TTL_S, instances_prefix, manifest_key, release_key, released, serving
 from shared.state import State
 
-#: between two looks at an endpoint and its instances
+#: between two looks at the instances, and at an endpoint that is being made
 LOOK_EVERY_S: Final = 2.0
+SLOW_LOOK_EVERY_S: Final = 10.0
 #: a conditional write that lost is tried so often again
 _ATTEMPTS: Final = 5
 #: an instance that has told nothing for so long is not shown any more
@@ -138,6 +140,7 @@ class Look(NamedTuple):
     words: str
     done: bool = False
     failed: bool = False
+    slow: bool = False  # it takes minutes: to be looked at less often
 
 
 @dataclass
@@ -159,11 +162,15 @@ class Wait:
         said: dict[Cloud, str] = {}
         waiting = set(self.wanted)
         while waiting:
+            quick = False
             for cloud in sorted(waiting):
                 try:
                     look = self.look(cloud)
+                except (RefusedError, InvalidInputError) as exc:
+                    look = Look(str(exc), failed=True)
                 except OpportuneError as exc:
                     look = Look(f"cannot be looked at: {exc}")
+                quick = quick or not look.slow
                 if look.words != said.get(cloud):
                     click.echo(f"{cloud}: {look.words}", err=True)
                     said[cloud] = look.words
@@ -179,7 +186,7 @@ class Wait:
                 }
                 return
             if waiting:
-                time.sleep(LOOK_EVERY_S)
+                time.sleep(LOOK_EVERY_S if quick else SLOW_LOOK_EVERY_S)
 
     def look(self, cloud: Cloud) -> Look:
         """One cloud now; the next step of an endpoint that is being made is taken."""
@@ -209,13 +216,14 @@ class Wait:
         if standing.lacks:
             return Look(f"{setup.name} does not follow releases: {standing.lacks}", failed=True)
         if standing.ready:
-            return Look(f"{setup.name} is {standing.state}; no instance has told what it serves yet")
+            return Look(f"{setup.name} is {standing.state}; no instance has told what it serves yet", slow=True)
         if not self.create:
             if standing.state:
-                return Look(f"{setup.name} is {standing.state}: {standing.reason}")
+                return Look(f"{setup.name} is {standing.state}: {standing.reason}", slow=True)
             return Look(f"{setup.name} does not exist; make it: opportune release MODEL --first", failed=True)
         setup.create()
-        return Look(f"{setup.name} is {standing.state or 'being made'}: {standing.reason or 'asked for just now'}")
+        state, why = standing.state or "being made", standing.reason or "asked for just now"
+        return Look(f"{setup.name} is {state}: {why}", slow=True)
 
 
 def outcome(wait: Wait, done: Mapping[Cloud, dict[str, Any]]) -> dict[Cloud, dict[str, Any]]:

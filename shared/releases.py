@@ -17,7 +17,7 @@ from shared.contracts import InstanceStatus, Release, ReleasedVersion
 INSTANCE_TTL_S: Final = 60.0
 #: how often an instance tells its status although nothing changed
 STATUS_EVERY_S: Final = 15.0
-#: in the reason of a release that a person asked for: `opportune rollback by a person: …`. A tick leaves such a one be
+#: in the reason of a release that a person asked for: `opportune rollback by a person: …`
 BY_A_PERSON: Final = "by a person: "
 #: how often an instance looks for another release document
 FOLLOW_EVERY_S: Final = 2.0

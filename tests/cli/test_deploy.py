@@ -29,7 +29,7 @@ OUTPUTS = {
         name: {"type": "String", "value": value}
         for name, value in {
             "functionApp": "app-1", "registry": "reg1", "storageAccount": "data1", "queue": "q", "workspace": "ws",
-            "endpoint": "opp-1",
+            "endpoint": "opp-1", "opportuneAzuremlRegion": "northeurope",
         }.items()
     },
 }  # fmt: skip
@@ -42,6 +42,7 @@ case "${{0##*/}} $*" in
   *get-login-password*) echo s3cret;;
   "docker login"*) cat > {root}/password;;
   *"deployment group show"*) cat {root}/outputs.json;;
+  *describe-stacks*) cat {root}/stack.json;;
   *"resource list"*) printf '%s\\n' /x/onlineEndpoints/opp-1 /x/sites/app-1;;
   *describe-images*|*"repository show"*) [ -e {root}/pushed ] && echo sha256:abc || exit 254;;
   *describe-endpoint*) [ -e {root}/serving ] && echo InService || exit 254;;
@@ -69,6 +70,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "infra/azure/parameters.example.json").write_text(json.dumps(ARM))
     (tmp_path / "infra/azure/main.json").write_text(json.dumps({"parameters": {"budgetUsdPerDay": {}}}))
     (tmp_path / "outputs.json").write_text(json.dumps(OUTPUTS))
+    stack = {"OpportuneMetricsWriteUrlAws": "https://aps/w", "ScheduleRoleArn": "arn", "OpportuneNoSuchSetting": "x"}
+    listed = [{"OutputKey": name, "OutputValue": value} for name, value in stack.items()]
+    (tmp_path / "stack.json").write_text(json.dumps(listed))
     monkeypatch.setattr("cli.deploy.ROOT", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     for name in ("STAGE", "GROUP", "LOCATION", "BROKEN"):
@@ -99,6 +103,8 @@ def test_aws_is_packaged_deployed_built_and_pushed(project, calls, typed) -> Non
         "aws ecr get-login-password --region eu-north-1",
         "docker login --username AWS --password-stdin 123456789012.dkr.ecr.eu-north-1.amazonaws.com",
         f"docker push {NAME}",
+        "aws cloudformation describe-stacks --region eu-north-1 --stack-name opportune-faq-dev "
+        "--query Stacks[0].Outputs --output json",
     ]
     assert (project / "password").read_text() == "s3cret\n"
     told = json.loads(done.stdout)
@@ -110,13 +116,18 @@ def test_aws_is_packaged_deployed_built_and_pushed(project, calls, typed) -> Non
     assert "s3cret" not in done.stderr + done.stdout
 
 
-def test_what_it_prints_is_a_profile(project, typed, monkeypatch) -> None:
+def test_what_it_prints_is_a_profile(project, typed) -> None:
     from cli.profiles import variables
 
     for where in ("aws", "azure"):
         file = project / "opportune.toml"
         file.write_text(f"[profile.dev]\n{typed('deploy', where).stdout}")
-        assert variables(file, "dev")["OPPORTUNE_SERVICE"] == "faq"
+        found = variables(file, "dev")
+        assert found["OPPORTUNE_SERVICE"] == "faq"
+        wanted = {"AWS_REGION": "eu-north-1", "OPPORTUNE_METRICS_WRITE_URL_AWS": "https://aps/w"}
+        if where == "azure":
+            wanted = {"OPPORTUNE_AZUREML_REGION": "northeurope", "OPPORTUNE_POISON_QUEUE": "q-poison"}
+        assert wanted.items() <= found.items()
 
 
 def test_an_image_that_is_pushed_is_not_built_again(project, calls, typed) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import cli.transfer
 from shared.contracts import InstanceStatus, InstanceVersion, ModelManifest, Release, decode, encode
-from shared.errors import UnavailableError
+from shared.errors import RefusedError, UnavailableError
 from shared.ports import CloudServices
 from shared.releases import BY_A_PERSON, instance_key, manifest_key, model_folder, release_key
 from shared.state import State
@@ -305,6 +305,20 @@ def test_an_endpoint_that_will_not_serve_ends_the_wait(standing, says, typed, tw
     done = typed("release", "m1", "--cloud", "aws")
     assert done.returncode == 1
     assert says in done.stderr
+
+
+def test_an_endpoint_that_is_refused_ends_the_wait_with_the_clouds_words(
+    typed, two_clouds, serving, model, monkeypatch
+) -> None:
+    def refuse() -> None:
+        raise RefusedError("SageMaker endpoint", "ResourceLimitExceeded: ml.c6i.xlarge for endpoint usage is 0")
+
+    serving["aws"].states, serving["aws"].follows = [Standing("")], False
+    monkeypatch.setattr(serving["aws"], "create", refuse)
+    done = typed("release", str(model), "--first")
+    assert done.returncode == 1
+    assert "aws: SageMaker endpoint refused: ResourceLimitExceeded" in done.stderr
+    assert "ops on azure: m1, revision 1, in force" in done.stdout
 
 
 def test_it_does_not_wait_for_ever(typed, two_clouds, serving) -> None:

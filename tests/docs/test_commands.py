@@ -37,6 +37,12 @@ NOT_RUN: dict[tuple[str, ...], str] = {
         "policy/training/simulator/real/*.npz",
     ): "all matrices take a minute; one of them is run",
     ("./opportune", "trace"): "fine-tunes a model, or shows what that made; tests/cli does, on a few questions",
+    ("./opportune", "release"): "makes endpoints; tests/cli does, in memory",
+    ("./opportune", "rollback"): "wants a release; tests/cli does",
+    ("./opportune", "deploy"): "makes a deployment; tests/cli does, with programs that only write down",
+    ("./opportune", "--profile", "dev"): "the profile of a deployment that `deploy` has just made",
+    ("./opportune", "--profile", "staging", "release"): "makes endpoints; tests/cli does, in memory",
+    ("./opportune", "--profile", "staging", "rollback"): "wants a release; tests/cli does",
     (".venv/bin/pytest",): "is a test itself",
     ("python", "-m"): "minutes to hours; its --help is run",
 }
@@ -44,6 +50,8 @@ NOT_RUN: dict[tuple[str, ...], str] = {
 RUN: dict[tuple[str, ...], tuple[int, ...]] = {
     ("./opportune", "doctor"): (0, 1),
     ("./opportune", "status"): (0,),
+    ("./opportune", "releases"): (0,),
+    ("./opportune", "costs"): (0,),
     ("./opportune", "pause"): (0,),
     ("./opportune", "stop"): (0,),
     ("./opportune", "resume"): (0,),

@@ -15,7 +15,10 @@ from botocore import xform_name  # noqa: TID251
 
 from local.runtimes import ROOT
 
-SOURCES = sorted([*(ROOT / "shared/adapters").rglob("*.py"), *(ROOT / "functions").rglob("*.py")])
+#: of `opportune release --first` and `doctor` alone, with the permissions of whoever types them
+TYPED = ("endpoint_setup.py", "account_checks.py")
+ADAPTERS = [path for path in (ROOT / "shared/adapters").rglob("*.py") if path.name not in TYPED]
+SOURCES = sorted([*ADAPTERS, *(ROOT / "functions").rglob("*.py")])
 FUNCTIONS = ("ScheduleRole", "RetrainRole", "TrainingEventsRole", "HttpRole")
 WRITERS = ("ScheduleRole", "RetrainRole", "TrainingEventsRole", "AzurePeerRole")
 RELEASE = ("ScheduleRole", "TrainingEventsRole", "AzurePeerRole")

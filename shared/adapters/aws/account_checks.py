@@ -29,7 +29,7 @@ class AwsAccount:
         if found is None:
             raise NotFoundError(
                 f"OPPORTUNE_SAGEMAKER_IMAGE is {name!r}, which is not in ECR; SageMaker pulls from there "
-                "(ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY:TAG); `opportune deploy aws` builds and pushes it"
+                "alone; `opportune deploy aws` builds and pushes it, and says its name"
             )
         tag = found[4] or "latest"
         which = {"imageDigest": tag} if tag.startswith("sha256:") else {"imageTag": tag}
