@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.results.page import page, pictures, readme_block
-from benchmarks.results.subjects import COMMANDS, ROOT, load, record
+from benchmarks.results.subjects import COMMANDS, ROOT, load, record, recorded
 from shared.errors import OpportuneError
 
 MOST_WORDS: Final = 1200
@@ -28,7 +28,7 @@ _BLOCK: Final = re.compile(r"(<!-- results: begin[^>]*-->\n).*?(\n<!-- results: 
 
 def files(root: Path = ROOT) -> dict[Path, str]:
     """Every file that is written, and its text."""
-    measured = {name: load(name) for name in COMMANDS}
+    measured = {name: load(name) for name in recorded()}
     readme = root / "README.md"
     block = readme_block(measured)
     made = {root / "docs" / "results.md": page(measured)}

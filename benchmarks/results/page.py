@@ -52,6 +52,7 @@ def page(measured: All) -> str:
         _functions(measured["functions"]),
         _serving(measured["serving"]),
         _training(measured["training"]),
+        *([at_scale(measured)] if "real_size" in measured else []),
         LIMITS,
     ]
     return "\n".join(parts)
@@ -265,6 +266,43 @@ def _functions(measured: Measured) -> str:
                 "Limits: the clouds are emulated on the same cores; a tick is processor time, without waiting.",
             ),
             _source(measured),
+        ]
+    )
+
+
+def at_scale(measured: All) -> str:
+    """Releases, and what is large: models, labels."""
+    releases, live, copy, starts = (measured[name].result for name in ("releases", "real_size", "copy", "snapshot"))
+    limits = starts["limits"]
+    cells: list[tuple[str, float, float, str]] = [
+        (f"requests that failed in {releases['releases']} releases and rollbacks", releases["failed"], 0, ""),
+        ("answers of another version than they say", releases["wrong_version"], 0, ""),
+        ("a rollback is in force, at most", releases["rollback_s_max"], 10, "s"),
+        (f"from gate to live on both, {live['artifact_mb']:,.0f} MB", live["reload_s"], 60, "s"),
+        ("requests that failed meanwhile", live["served_during_reload_failed"], 0, ""),
+        ("functions on that way: memory", live["function_peak_mb"], 0.6 * limits["memory_mb"], "MB"),
+    ]
+    for found in (live, copy):
+        name = f"copy of {found['artifact_mb']:,.0f} MB: memory above the idle process"
+        cells.append((name, found["copy_peak_mb"] - found["copy_idle_mb"], 64, "MB"))
+    for case in starts["cases"].values():
+        name = f"training start on {case['pairs_there']:,} pairs"
+        cells.append((f"{name}: memory", case["peak_mb"], limits["memory_mb"] / 2, "MB"))
+        cells.append((f"{name}: time", case["seconds"], limits["seconds"] / 2, "s"))
+    rows = [
+        [name, f"{value:,.1f} {unit}".strip(), f"{most:,.0f} {unit}".strip(), "yes" if value <= most else "**no**"]
+        for name, value, most, unit in cells
+    ]
+    return "\n".join(
+        [
+            "## Releases, large models, many labels\n",
+            _table(["", "measured", "allowed", "kept"], rows),
+            "",
+            _paragraph(
+                "moto and Azurite are the stores, a simulated one of 30 ms holds the labels. Beside the clouds' own",
+                "ways: [study](research/2026-12-releases.md).",
+            ),
+            *(_source(measured[name]) for name in ("releases", "real_size", "copy", "snapshot")),
         ]
     )
 

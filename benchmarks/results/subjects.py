@@ -25,7 +25,13 @@ COMMANDS: Final = {
     "serving": "python -m benchmarks.serving --shape distilgpt2 --requests 32 --rounds 1 --json",
     "training": "python -m benchmarks.training --shape small --rounds 1 --json",
     "footprint": "python -m benchmarks.results.footprint --json",
+    "releases": "python -m benchmarks.releases --json",
+    "real_size": "python -m benchmarks.real_size --json",
+    "copy": "python -m benchmarks.real_size --size-gb 2 --json",
+    "snapshot": "python -m benchmarks.snapshot --json",
 }
+#: shown together, once all of them are recorded
+SCALE: Final = ("releases", "real_size", "copy", "snapshot")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,12 @@ class Measured:
     measured: str
     machine: str
     result: dict[str, Any]
+
+
+def recorded(folder: Path = HERE) -> list[str]:
+    """The subjects that the page shows."""
+    complete = all((folder / f"{name}.json").exists() for name in SCALE)
+    return [name for name in COMMANDS if complete or name not in SCALE]
 
 
 def load(name: str, folder: Path = HERE) -> Measured:

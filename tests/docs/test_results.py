@@ -6,12 +6,14 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.results.__main__ import MOST_WORDS, files, stale
 from benchmarks.results.bars import Bar, chart
-from benchmarks.results.subjects import COMMANDS, ROOT, load, record
+from benchmarks.results.page import at_scale
+from benchmarks.results.subjects import ROOT, SCALE, Measured, load, record, recorded
 from shared.errors import InvalidInputError
 
 
@@ -33,7 +35,7 @@ def test_a_changed_document_is_noticed() -> None:
     assert stale(made) == ["docs/results.md is not what the JSON says; run `make results`"]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", recorded())
 def test_every_measurement_says_how_when_and_where(name: str) -> None:
     measured = load(name)
     assert measured.command
@@ -63,6 +65,30 @@ def test_a_command_that_fails_leaves_the_last_measurement(tmp_path: Path) -> Non
         record("demo", "python -c 'raise SystemExit(3)'", tmp_path)
     assert (tmp_path / "demo.json").read_bytes() == before
     assert sys.executable not in before.decode()
+
+
+def test_what_is_shown_at_scale_is_judged_by_its_goals() -> None:
+    case = {"pairs_there": 17_280_000, "seconds": 1.8, "peak_mb": 107.0}
+    copied = {"copy_peak_mb": 120.0, "copy_idle_mb": 92.0}
+    results: dict[str, dict[str, Any]] = {
+        "releases": {"releases": 50, "failed": 1, "wrong_version": 0, "rollback_s_max": 2.1},
+        "real_size": {
+            "artifact_mb": 400.0,
+            "function_peak_mb": 130.0,
+            "reload_s": 40.0,
+            "served_during_reload_failed": 0,
+            **copied,
+        },
+        "copy": {**copied, "artifact_mb": 2000.0, "copy_peak_mb": 160.0},
+        "snapshot": {"limits": {"memory_mb": 512.0, "seconds": 60.0}, "cases": {"day": case}},
+    }
+    words = at_scale({name: Measured(f"run {name}", "2026-12-01", "2 cores", results[name]) for name in SCALE})
+    rows = {row.split("|")[1].strip(): row.split("|")[-2].strip() for row in words.splitlines() if row.count("|") > 3}
+    assert rows["requests that failed in 50 releases and rollbacks"] == "**no**"
+    assert rows["copy of 2,000 MB: memory above the idle process"] == "**no**"
+    assert rows["a rollback is in force, at most"] == "yes"
+    assert rows["training start on 17,280,000 pairs: memory"] == "yes"
+    assert "$ run copy" in words
 
 
 def test_what_was_never_measured_says_how_to() -> None:

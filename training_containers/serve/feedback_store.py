@@ -8,14 +8,17 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple, Protocol
 
 from shared.contracts import FeedbackPair, encode
 from shared.errors import OpportuneError
 from shared.ports import Clock
 
 log = logging.getLogger(__name__)
+
+#: a shard is cut at this size: whoever reads a day of them holds a few in memory at once
+SHARD_BYTES: Final = 2**20
 
 
 class Sink(Protocol):
@@ -42,7 +45,7 @@ class _Shard(NamedTuple):
 
 
 class FeedbackWriter:
-    """Collects pairs and writes a shard every `every_s` seconds or `every_pairs` pairs.
+    """Collects pairs and writes a shard every `every_s` seconds, `every_pairs` pairs or SHARD_BYTES.
 
     A failed write is kept and repeated; over `max_kept` pairs the oldest are given up and counted. What came in
     the last `every_s` seconds is lost if the process is killed outright.
@@ -55,7 +58,7 @@ class FeedbackWriter:
         counters: Counters,
         *,
         every_s: float = 5.0,
-        every_pairs: int = 64,
+        every_pairs: int = 2000,
         max_kept: int = 10_000,
         clock: Clock = time.time,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
@@ -69,6 +72,7 @@ class FeedbackWriter:
         self._clock = clock
         self._new_id = new_id
         self._fresh: list[FeedbackPair] = []
+        self._fresh_bytes = 0
         self._shards: deque[_Shard] = deque()
         self._lock = threading.Lock()
         self._writing = threading.Lock()
@@ -79,9 +83,11 @@ class FeedbackWriter:
 
     def append(self, pair: FeedbackPair) -> None:
         """Take a pair; returns at once."""
+        size = len(encode(pair))
         with self._lock:
             self._fresh.append(pair)
-            full = len(self._fresh) >= self._every_pairs
+            self._fresh_bytes += size
+            full = len(self._fresh) >= self._every_pairs or self._fresh_bytes >= SHARD_BYTES
         if full:
             self._wake.set()
 
@@ -121,13 +127,13 @@ class FeedbackWriter:
             return self._shards[0] if self._shards else None
 
     def _cut(self) -> None:
-        """Turn the fresh pairs into a shard, within the bound."""
+        """Turn the fresh pairs into shards, within the bound."""
         with self._lock:
-            if self._fresh:
+            for pairs in _bounded(self._fresh, self._every_pairs):
                 now = dt.datetime.fromtimestamp(self._clock(), dt.UTC)
                 key = f"feedback/{self._cloud}/{now:%Y%m%dT%H%M%S}-{self._new_id()}.jsonl"
-                self._shards.append(_Shard(key, tuple(self._fresh)))
-                self._fresh = []
+                self._shards.append(_Shard(key, pairs))
+            self._fresh, self._fresh_bytes = [], 0
             lost = 0
             while len(self._shards) > 1 and sum(len(s.pairs) for s in self._shards) > self._max_kept:
                 lost += len(self._shards.popleft().pairs)
@@ -141,3 +147,18 @@ class FeedbackWriter:
             self._wake.clear()
             if not self.flush():
                 self._stop.wait(self._every_s)  # do not hammer a store that is down
+
+
+def _bounded(pairs: Sequence[FeedbackPair], most: int) -> Iterator[tuple[FeedbackPair, ...]]:
+    """The pairs in groups of at most `most` and, of more than one, SHARD_BYTES: a slow store lets many gather."""
+    group: list[FeedbackPair] = []
+    size = 0
+    for pair in pairs:
+        length = len(encode(pair))
+        if group and (len(group) >= most or size + length > SHARD_BYTES):
+            yield tuple(group)
+            group, size = [], 0
+        group.append(pair)
+        size += length
+    if group:
+        yield tuple(group)

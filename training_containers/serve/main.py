@@ -90,7 +90,7 @@ def parse_arguments(argv: Sequence[str], env: Mapping[str, str]) -> tuple[argpar
     add("window-seconds", 600.0, "age of the oldest pair in it; policies know windows of up to 12 slots", float)
     add("feedback-store", None, "where labels go, when not to the store; empty: nowhere")
     add("feedback-seconds", 5.0, "labelled pairs are written this often", float)
-    add("feedback-pairs", 64, "or when so many are waiting", int)
+    add("feedback-pairs", 2000, "or when so many are waiting", int)
     # no option: the folder is prometheus_client's own
     parser.set_defaults(multiprocess_dir=env.get("PROMETHEUS_MULTIPROC_DIR", ""))
     options = parser.parse_args(list(argv))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.contracts import FeedbackPair, decode
+from shared.contracts import FeedbackPair, decode, encode
 from shared.errors import UnavailableError
 from training_containers.object_store import FolderObjects
-from training_containers.serve.feedback_store import FeedbackWriter
+from training_containers.serve.feedback_store import SHARD_BYTES, FeedbackWriter, _bounded
 
 
 class Counted:
@@ -88,6 +88,25 @@ def test_pairs_become_a_shard_named_by_cloud_and_time(writer: FeedbackWriter, tm
     assert re.fullmatch(r"feedback/aws/20231114T221320-[0-9a-f]{32}\.jsonl", name)
     assert _stored(tmp_path) == [_pair(i) for i in range(3)]
     assert (counted.stored_pairs, writer.kept) == (3, 0)
+
+
+def test_large_pairs_and_many_become_shards_of_bounded_size() -> None:
+    large = FeedbackPair(question="q?", answers=("a" * 400_000,), received_s=0.0)
+    shards = list(_bounded([large, large, large, *(_pair(i) for i in range(1500))], 1000))
+    assert [len(shard) for shard in shards] == [2, 1000, 501]
+    assert [pair for shard in shards for pair in shard][3:] == [_pair(i) for i in range(1500)]
+    assert all(sum(len(encode(pair)) for pair in shard) <= SHARD_BYTES for shard in shards)
+
+
+def test_a_shard_is_written_at_once_when_its_size_is_reached(sink: Flaky, counted: Counted) -> None:
+    writer = FeedbackWriter(sink, "aws", counted, every_s=3600)
+    for _ in range(3):
+        writer.append(FeedbackPair(question="q?", answers=("a" * 400_000,), received_s=0.0))
+    deadline = time.monotonic() + 10
+    while counted.stored_pairs < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert counted.stored_pairs == 3
+    writer.close()
 
 
 def test_a_failed_write_is_kept_and_repeated(
