@@ -27,6 +27,10 @@ $(VENV)/.installed: requirements/all.txt pyproject.toml
 	@scripts/install-runtimes.sh .venv313 .tools
 	@touch $@
 
+.venvlint/.installed: requirements/lint.txt scripts/install-lint.sh $(VENV)/.installed
+	@scripts/install-lint.sh .venvlint
+	@touch $@
+
 run: $(READY) .venv313/.installed ## the closed loop on the embedded local clouds, ending in a report
 	@$(BIN)/opportune demo --scenario drift --out build/demo
 
@@ -39,7 +43,7 @@ check: $(READY) ## style, types, dependency rule
 package: $(READY) .venv313/.installed ## what is deployed: build/aws, build/aws.zip and build/azure (ARCH=arm64 for Graviton)
 	@$(BIN)/python -m infra.package
 
-test: check .venv313/.installed ## everything that must hold, in parallel
+test: check .venv313/.installed .venvlint/.installed ## everything that must hold, in parallel
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 test-fast: check ## in two minutes: no emulated clouds, nothing slow
@@ -58,4 +62,4 @@ lock: $(READY) ## after editing the dependencies: pin them again
 	@scripts/lock.sh $(VENV)
 
 clean: ## remove what the commands above made
-	rm -rf build $(VENV) .venv313 .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf build $(VENV) .venv313 .venvlint .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

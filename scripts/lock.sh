@@ -35,6 +35,13 @@ for part in functions-aws functions-azure runtimes; do
     } >"requirements/$part.txt"
 done
 
+"$venv/bin/uv" pip compile requirements/lint.in --python-version 3.11 --quiet --no-header --no-annotate \
+    --no-emit-index-url --no-emit-find-links "${links[@]}" --output-file "$new"
+{
+    echo "# Locked by \`make lock\` for Python 3.11; edit requirements/lint.in, not this file."
+    cat "$new"
+} >requirements/lint.txt
+
 (cd scripts && npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund >/dev/null)
 if grep -nE '"resolved"|https?://[^"]*\.tgz' scripts/package-lock.json; then
     echo "opportune: package-lock.json names a registry host; see the lines above" >&2

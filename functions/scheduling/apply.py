@@ -253,6 +253,9 @@ def _void(deps: Deps, record: JobRecord) -> None:
 def _publish(deps: Deps, plan: Plan, table: RouteTable | None) -> None:
     if table is None:
         return
+    for endpoint in table.endpoints:
+        if not endpoint.healthy:  # an alarm of each cloud waits for these words (infra/)
+            log.warning("a cloud is not healthy", extra={"action": "route", "cloud": endpoint.cloud})
     for cloud in deps.clouds:
         _tried("publish routes", partial(_put_routes, deps, plan, cloud, table), cloud=cloud)
     if changed_since(table, plan.last_routes):

@@ -65,6 +65,13 @@ def test_it_indexes_one_trigger_of_each_kind(worker):
     assert worker.functions["retrain"][0]["queueName"] == "%OPPORTUNE_QUEUE%"
 
 
+@pytest.mark.parametrize("functions", ["http", "schedule,retrain,training-events"])
+def test_an_app_has_the_functions_that_its_settings_name_and_no_others(packages, tmp_path, functions):
+    app = shutil.copytree(packages / "azure", tmp_path / "wwwroot")
+    with AzureWorker(app, {"OPPORTUNE_FUNCTIONS": functions}, tmp_path / "worker.log") as running:
+        assert set(running.functions) == set(functions.split(","))
+
+
 def message(body):
     stamp = ["json", '"2026-01-01T00:00:00+00:00"']
     metadata = {"Id": ["string", "m1"], "PopReceipt": ["string", "p"], "DequeueCount": ["json", "1"]}

@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from local.runtimes import ROOT
+
 pytestmark = [
     pytest.mark.xdist_group("packages"),
     pytest.mark.slow,
@@ -49,6 +51,8 @@ EVERYTHING = (
     "architecture=arm64",
 )
 VARIANTS = [(), EVERYTHING]
+#: settings of metrics per cloud, which the deployment already gives
+AWAITED = {f"OPPORTUNE_PROMETHEUS_{part}_{cloud}" for part in ("URL", "AUTH") for cloud in ("AWS", "AZURE")}
 
 
 def statements(template):
@@ -106,13 +110,16 @@ def test_every_function_has_a_role_of_its_own(template):
     assert len(functions) == len(set(roles)) == 4
 
 
-def test_the_http_function_only_reads(template):
+READS = re.compile(r"dynamodb:(BatchGetItem|GetItem|Query)|s3:(GetObject|ListBucket)|sqs:GetQueue(Attributes|Url)")
+
+
+@pytest.mark.parametrize("role", ["HttpRole", "AzureHttpRole"])
+def test_what_answers_anybody_may_ask_the_endpoint_and_change_nothing(template, role):
     made = template(*EVERYTHING)
-    actions = {a for name, s in statements(made) if name == "HttpRole" for a in listed(s["Action"])}
-    assert actions == {
-        *("dynamodb:GetItem", "dynamodb:Query", "sagemaker:InvokeEndpoint"),
-        *("logs:CreateLogStream", "logs:PutLogEvents"),
-    }
+    actions = {a for name, s in statements(made) if name == role for a in listed(s["Action"])}
+    others = {"sagemaker:InvokeEndpoint", "logs:CreateLogStream", "logs:PutLogEvents"}
+    assert {action for action in actions if not READS.fullmatch(action)} <= others
+    assert granted(made, role, "s3:GetObject") == {"release/qa.json"}
 
 
 def test_a_failed_message_comes_back_alone_and_ends_in_the_dead_letter_queue(template):
@@ -188,7 +195,7 @@ def test_functions_get_only_settings_that_exist(template):
     known = {f"OPPORTUNE_{name.upper()}" for name in Settings.__struct_fields__}
     (first, *_) = [r for r in template()["Resources"].values() if r["Type"] == "AWS::Lambda::Function"]
     given = {name for name in first["Properties"]["Environment"]["Variables"] if name.startswith("OPPORTUNE_")}
-    assert not given - known - {"OPPORTUNE_PROMETHEUS_URL_AZURE"}
+    assert not given - known - AWAITED
 
 
 def test_it_deploys(deployed):
@@ -287,11 +294,8 @@ def test_no_function_may_change_an_endpoint(template):
     assert not [action for action in actions if re.match("sagemaker:(Create|Update|Delete)(Model|Endpoint)", action)]
 
 
-def test_the_azure_app_that_answers_anybody_may_ask_and_nothing_else(template):
+def test_each_azure_app_has_a_role_that_it_alone_can_take_on(template):
     made = template(*EVERYTHING)
-    assert {a for name, s in statements(made) if name == "AzureHttpRole" for a in listed(s["Action"])} == {
-        "sagemaker:InvokeEndpoint"
-    }
     for role, subject in (("AzurePeerRole", "777777777777"), ("AzureHttpRole", "999999999999")):
         (trust,) = made["Resources"][role]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
         told = trust["Condition"]["StringEquals"]
@@ -305,24 +309,33 @@ def test_the_azure_app_that_answers_anybody_may_ask_and_nothing_else(template):
 def test_metrics_have_a_workspace_unless_the_owner_brings_one(template):
     def stated(*parameters):
         made = template(*parameters)
-        return {name: made["Outputs"][name]["Value"] for name in ("MetricsQueryUrl", "MetricsWriteUrl")}, made
+        return {
+            name: made["Outputs"][name]["Value"]
+            for name in ("OpportunePrometheusUrlAws", "OpportuneMetricsWriteUrlAws")
+        }, made
 
     outputs, made = stated()
     assert made["Conditions"]["OwnMetrics"] == {"Fn::And": [{"Fn::Equals": ["", ""]}, {"Fn::Equals": ["", ""]}]}
     assert made["Resources"]["MetricsWorkspace"]["Condition"] == "OwnMetrics"
-    assert outputs["MetricsWriteUrl"]["Fn::If"][:2] == [
+    assert outputs["OpportuneMetricsWriteUrlAws"]["Fn::If"][:2] == [
         "OwnMetrics",
         {"Fn::Sub": "${MetricsWorkspace.PrometheusEndpoint}api/v1/remote_write"},
     ]
     outputs, made = stated("prometheusUrl=https://p.example", "metricsWriteUrl=https://p.example/api/v1/write")
     assert {"Fn::Equals": ["https://p.example", ""]} in made["Conditions"]["OwnMetrics"]["Fn::And"]
-    assert outputs["MetricsWriteUrl"]["Fn::If"][2]["Fn::If"][2] == "https://p.example/api/v1/write"
+    assert outputs["OpportuneMetricsWriteUrlAws"]["Fn::If"][2]["Fn::If"][2] == "https://p.example/api/v1/write"
 
 
 def test_the_outputs_say_what_a_first_release_needs(template):
     assert set(template()["Outputs"]) >= {
         *("BucketName", "EndpointName", "ImageRepository", "TrainingRoleArn", "ServingRoleArn"),
-        *("MetricsQueryUrl", "MetricsWriteUrl", "MetricsWriteAuth", "HttpApiUrl", "AlarmTopicArn"),
+        *(
+            "OpportunePrometheusUrlAws",
+            "OpportuneMetricsWriteUrlAws",
+            "OpportuneMetricsWriteAuthAws",
+            "HttpApiUrl",
+            "AlarmTopicArn",
+        ),
     }
 
 
@@ -359,3 +372,21 @@ def test_without_a_parameter_file_nothing_is_deployed(osls):
     """Falling back to defaults would set back mode, budget and the address that alarms go to."""
     with pytest.raises(AssertionError, match="Value not found"):
         osls("package", env={"OPPORTUNE_PARAMETERS": "infra/aws/parameters.nobody-wrote-this.yml"})
+
+
+def test_a_second_deployment_keeps_what_the_file_says(osls, deployment, tmp_path):
+    """docs/deploy-aws.md: one line is changed, and budget, mode, tokens and the address that alarms go to stay."""
+    deployment()  # an artifact lies in build/
+    file = tmp_path / "parameters.dev.yml"
+    text = (ROOT / "infra/aws/parameters.example.yml").read_text()
+    text = text.replace('alarmEmail: ""', "alarmEmail: ops@example.com").replace('"50"', '"7"', 1)
+    made = []
+    for mode in ("watch", "act"):
+        file.write_text(text.replace("mode: watch", f"mode: {mode}"))
+        osls("package", "--stage", "dev", "--package", str(tmp_path / mode), env={"OPPORTUNE_PARAMETERS": str(file)})
+        made.append((tmp_path / mode / "cloudformation-template-update-stack.json").read_text())
+    first, second = (json.loads(re.sub(r"serverless/opportune/dev/[^/]+/", "", one)) for one in made)
+    variables = second["Resources"]["ScheduleLambdaFunction"]["Properties"]["Environment"]["Variables"]
+    assert variables["OPPORTUNE_BUDGET_USD_PER_DAY"] == "7"
+    assert second["Resources"]["AlarmEmail"]["Properties"]["Endpoint"] == "ops@example.com"
+    assert json.dumps(first).replace('"OPPORTUNE_MODE": "watch"', '"OPPORTUNE_MODE": "act"') == json.dumps(second)
