@@ -96,6 +96,11 @@ class Cluster:
         return self._url("net-aws")
 
     @property
+    def scoring_url(self) -> str:
+        """What the scoring addresses of Azure ML's endpoints begin with, behind the network."""
+        return self._url("net-azure")
+
+    @property
     def supervisor(self) -> Supervisor:
         """The processes, for tests and demonstrations of failures."""
         return self._supervisor

@@ -121,6 +121,9 @@ class ManagedRoute:
         if not length.isdigit():
             return Answer(411, (), b"")
         if int(length) > self._rules.max_body:
+            left = min(int(length), 4 * self._rules.max_body)  # a caller that is still sending hears no refusal
+            while left > 0 and (chunk := await reader.read(65536)):
+                left -= len(chunk)
             return self._rules.too_large()
         return Request(method, path, headers, await reader.readexactly(int(length)))
 

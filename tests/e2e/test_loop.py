@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 KEYS = {
     "retrains", "bleu1_mean", "bleu1_before_after", "exact_match_mean", "requests", "failed_requests",
-    "latency_p50_s", "latency_p95_s", "cost_usd", "decisions", "wall_s",
+    "latency_p50_s", "latency_p95_s", "cost_usd", "decisions", "wall_s", "metrics_path",
 }  # fmt: skip
 #: the hosts, servers and tools of both clouds are more processes than this
 MANY: Final = 8
@@ -71,7 +71,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 @pytest.mark.timeout(300)
 def test_json_on_standard_output_and_progress_on_standard_error(run: Run) -> None:
-    assert set(run.result) == {"arms", "report", "against"}
+    assert set(run.result) == {"arms", "report", "against", "metrics_path"}
+    assert run.result["metrics_path"] == "remote-write"
     assert set(run.result["arms"]) == {"adaptive"}
     arm = run.result["arms"]["adaptive"]
     assert set(arm) == KEYS

@@ -18,7 +18,7 @@ def test_moto_is_of_the_version_whose_inner_names_are_used() -> None:
 def test_what_is_replaced_or_read_still_exists() -> None:
     from moto.sagemaker.models import FakeEndpoint
 
-    for name in ("create_model", "create_endpoint_config", "create_endpoint", "describe_endpoint"):
+    for name in ("create_model", "create_endpoint_config", "create_endpoint", "delete_endpoint", "describe_endpoint"):
         assert callable(getattr(compat.SageMakerModelBackend, name))
     for name in ("create_training_job", "_get_param"):
         assert callable(getattr(compat.SageMakerResponse, name))

@@ -16,6 +16,7 @@ import boto3  # noqa: TID251 - the test is a client of its own
 import pytest
 from rich.console import Console
 
+from local.clouds.aws.sdk import client
 from local.clouds.azure.storage import queue_client
 from local.clouds.cluster import Cluster, ClusterOptions
 from local.processes.reaper import marked
@@ -107,22 +108,30 @@ def test_both_front_doors_answer_and_prometheus_sees_both_serving_processes(
 ) -> None:
     for cloud in CLOUDS:
         status, answer = post(f"{cluster.doors[cloud]}/predict", {"question": "what is a barometer?"})
-        assert (status, answer["model_version"]) == (200, "base")
+        assert (status, answer["model_version"]) == (200, cluster.first_version)
     query = f"{cluster.prometheus_url}/api/v1/query?query=llm_model_active"
     found = eventually(lambda: len(rows := get(query)["data"]["result"]) >= 2 and rows, 30)
     assert {row["metric"]["cloud"] for row in found} == {"aws", "azure"}
 
 
+def serving(cluster: Cluster) -> set[str]:
+    """The versions that answer at the endpoints of both clouds."""
+    settings, question = cluster.settings("aws"), json.dumps({"question": "what?"}).encode()
+    runtime = client("sagemaker-runtime", cluster.runtime_url)
+    answer = runtime.invoke_endpoint(EndpointName=settings.sagemaker_endpoint, Body=question)
+    aws = json.loads(answer["Body"].read())["model_version"]
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {settings.azureml_token}"}
+    url = f"{cluster.scoring_url}/{settings.azureml_endpoint}/score"
+    with urllib.request.urlopen(urllib.request.Request(url, question, headers), timeout=15) as found:
+        return {aws, json.loads(found.read())["model_version"]}
+
+
 def test_a_retrain_goes_live_in_both_clouds_without_a_failed_request(cluster: Cluster, eventually: Eventually) -> None:
     with Traffic(cluster) as traffic:
 
-        def served() -> set[str]:
-            answers = [get(f"{cluster.serving_urls[cloud]}/healthz") for cloud in CLOUDS]
-            return {answer["model_version"] for answer in answers}
-
         def swapped() -> bool:
             cluster.check()
-            return len(served()) == 1 and served() != {"base"}
+            return len(found := serving(cluster)) == 1 and found != {cluster.first_version}
 
         eventually(swapped, 240)
         time.sleep(3)
@@ -151,6 +160,14 @@ def test_a_malformed_message_goes_to_the_dead_letters_of_its_cloud(cluster: Clus
     queue_client(settings.azure_storage_connection, settings.queue).send_message("not base64!")
     poison = queue_client(settings.azure_storage_connection, settings.poison_queue)
     assert eventually(lambda: [m.content for m in poison.receive_messages()]) == ["not base64!"]
+
+
+def test_nothing_of_a_container_but_its_answers_can_be_reached(cluster: Cluster) -> None:
+    for url in (cluster.runtime_url, f"{cluster.scoring_url}/{cluster.settings('azure').azureml_endpoint}"):
+        for path in ("metrics", "models", "healthz"):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                get(f"{url}/{path}")
+            assert refused.value.code == 404
 
 
 def test_requests_go_to_the_other_cloud_while_one_is_cut_off(cluster: Cluster) -> None:

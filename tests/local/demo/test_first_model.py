@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from local.processes.serving_admin import ServingAdmin
+from botocore.exceptions import ClientError  # noqa: TID251 - what a client of the runtime raises
 
 from local.demo.first_model import ask_first_model
 from local.demo.scenario import PoolItem
+from shared.errors import UnavailableError
 
 ITEMS = [PoolItem("q1", ("a",), "g"), PoolItem("q2", ("b",), "g"), PoolItem("q1", ("a",), "g")]
 
@@ -19,30 +19,41 @@ def score(prediction: str, answers: tuple[str, ...]) -> tuple[float, float]:
     return float(prediction in answers), float(prediction in answers)
 
 
-def asked_of(http_server: Callable[..., Any], version: str) -> tuple[dict[str, Any], list[str]]:
-    """The scores from a serving process that answers "a" with `version`, and what was asked of it."""
-    asked: list[str] = []
+class Runtime:
+    """An endpoint that answers "a" with one version."""
 
-    def answer(request: Any) -> tuple[int, bytes]:
-        asked.append(f"{request.method} {request.path}")
-        if request.method == "GET":
-            return 200, json.dumps({"models": [{"version": "base", "state": "ready", "reason": ""}]}).encode()
-        return 200, json.dumps({"answer": "a", "model_version": version}).encode()
+    def __init__(self, version: str) -> None:
+        self.version = version
+        self.asked: list[Any] = []
 
-    with http_server(answer) as url:
-        return ask_first_model(ServingAdmin(url, "secret"), Path("model"), ITEMS, score), asked
+    def release(self) -> None:
+        self.asked.append("released")
+
+    def invoke_endpoint(self, *, EndpointName: str, ContentType: str, Body: bytes) -> dict[str, Any]:
+        self.asked.append((EndpointName, json.loads(Body)))
+        if self.version == "gone":
+            raise ClientError({"Error": {"Code": "ModelError"}}, "InvokeEndpoint")
+        return {"Body": io.BytesIO(json.dumps({"answer": "a", "model_version": self.version}).encode())}
 
 
-def test_each_question_is_asked_once_after_the_first_model_was_loaded(http_server: Callable[..., Any]) -> None:
-    scores, asked = asked_of(http_server, "base")
+def test_each_question_is_asked_once_after_the_first_model_was_released() -> None:
+    runtime = Runtime("m0")
+    scores = ask_first_model(runtime.release, runtime, "qa", "m0", ITEMS, score)
     assert scores == {"q1": (1.0, 1.0), "q2": (0.0, 0.0)}
-    assert asked[0] == "PUT /models/base" and asked[2] == "POST /models/base/activate"
-    assert asked.count("POST /predict") == 2
+    first, *asked = runtime.asked
+    assert first == "released"
+    assert sorted(question["question"] for _, question in asked) == ["q1", "q2"]
+    assert all(body["model_version"] == "m0" and endpoint == "qa" for endpoint, body in asked)
 
 
-def test_answers_of_another_model_are_no_baseline(http_server: Callable[..., Any]) -> None:
-    assert asked_of(http_server, "m1")[0] == {}
+def test_answers_of_another_model_and_an_endpoint_that_is_gone_are_no_baseline() -> None:
+    for version in ("m1", "gone"):
+        runtime = Runtime(version)
+        assert ask_first_model(runtime.release, runtime, "qa", "m0", ITEMS, score) == {}
 
 
-def test_a_serving_process_that_is_gone_leaves_the_run_without_a_baseline() -> None:
-    assert ask_first_model(ServingAdmin("http://127.0.0.1:9", "x"), Path("model"), ITEMS, score) == {}
+def test_a_release_that_fails_leaves_the_run_without_a_baseline() -> None:
+    def release() -> None:
+        raise UnavailableError("the store", "refused")
+
+    assert ask_first_model(release, Runtime("m0"), "qa", "m0", ITEMS, score) == {}

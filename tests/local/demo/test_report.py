@@ -133,7 +133,7 @@ def test_summary_has_exactly_the_promised_keys_and_right_numbers(arm: Arm) -> No
     found = summary(arm)
     assert set(found) == {
         "retrains", "bleu1_mean", "bleu1_before_after", "exact_match_mean", "requests", "failed_requests",
-        "latency_p50_s", "latency_p95_s", "cost_usd", "decisions", "wall_s",
+        "latency_p50_s", "latency_p95_s", "cost_usd", "decisions", "wall_s", "metrics_path",
     }  # fmt: skip
     assert (found["requests"], found["failed_requests"], found["decisions"]) == (120, 1, 60)
     assert found["bleu1_mean"] == pytest.approx(79 / 119, abs=1e-4)

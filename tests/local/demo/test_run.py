@@ -14,5 +14,5 @@ def test_the_json_has_the_promised_keys_also_when_nothing_was_measured() -> None
         decisions=(), jobs=(), swaps=(), drifts_s=(), prices=Prices({"aws": 1.0, "azure": 1.0}, 6.0), traces={},
     )  # fmt: skip
     found = DemoResult((arm,), Path("report.html")).as_json()
-    assert set(found) == {"arms", "report", "against"}
+    assert set(found) == {"arms", "report", "against", "metrics_path"}
     assert set(found["arms"]) == {"adaptive"} and found["against"] == {} and found["report"] == "report.html"

@@ -22,7 +22,7 @@ SETTINGS = Settings(sagemaker_image=IMAGE, sagemaker_role_arn="arn:aws:iam::1234
 @pytest.fixture
 def ours(a_job: Any) -> dict[str, Any]:
     """The request that we send."""
-    service = SageMakerTraining(AwsSession(SETTINGS), SETTINGS)
+    service = SageMakerTraining(AwsSession(), SETTINGS)
     return service.request(a_job(hyperparameters={"epochs": "5"}), "s3://opportune/feedback/", None)
 
 
