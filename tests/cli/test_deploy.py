@@ -254,7 +254,7 @@ def test_an_answer_that_names_no_app_ends_it(project, typed) -> None:
     (project / "outputs.json").write_text('{"outputs": null}')
     done = typed("deploy", "azure")
     assert done.returncode == 1
-    assert "named no function app" in done.stderr
+    assert "named no two function apps" in done.stderr
 
 
 @pytest.mark.parametrize("answer", ["", "qa\n", "FAQ\n"])

@@ -14,6 +14,7 @@ from shared.errors import ModelError, NotFoundError, UnavailableError
 from shared.settings import Settings
 
 pytestmark = pytest.mark.xdist_group("sagemaker")
+IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/opportune-training:1"
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def job(a_job):
 
 @pytest.fixture
 def training(sagemaker_session):
-    return adapter.SageMakerTraining(sagemaker_session, Settings())
+    return adapter.SageMakerTraining(sagemaker_session, Settings(sagemaker_image=IMAGE))
 
 
 def until(state, training, name):
@@ -83,7 +84,7 @@ def test_a_job_nobody_started_is_unknown_and_has_no_artifact(training):
     ],
 )
 def test_a_model_is_a_folder_in_the_bucket(monkeypatch, uri, prefix):
-    training = adapter.SageMakerTraining(AwsSession(), Settings())
+    training = adapter.SageMakerTraining(AwsSession(), Settings(sagemaker_image=IMAGE))
     monkeypatch.setattr(training, "_describe", lambda _: {"ModelArtifacts": {"S3ModelArtifacts": uri}})
     if prefix is not None:
         assert training.model_prefix("x-1") == prefix
