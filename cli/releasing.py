@@ -200,6 +200,8 @@ class Wait:
         if alive:
             found = serving(release, told, time.time())
             if found.version == wanted and not found.updating:
+                if self.create and (standing := self.setups[cloud].standing()).state and not standing.ready:
+                    return self._endpoint(cloud)  # its instances have it, and no request reaches them yet
                 return Look(f"{wanted} serves on {alive} instance{'s' * (alive > 1)}", done=True)
             if not found.updating:
                 return Look(f"{wanted} does not serve: {found.reason}", failed=True)

@@ -137,6 +137,17 @@ def test_a_first_release_uploads_makes_the_endpoints_and_waits_until_they_serve(
     assert "m1 serves on 1 instance" in done.stderr
 
 
+def test_a_first_release_is_over_when_the_endpoint_takes_traffic_not_when_its_instances_are_up(
+    typed, serving, model
+) -> None:
+    waiting = Standing("Succeeded", reason="deployment blue takes no traffic yet")
+    serving["azure"].states = [waiting, waiting, Standing("Succeeded", ready=True)]  # its instance tells all along
+    done = typed("release", str(model), "--first", "--cloud", "azure")
+    assert done.returncode == 0, done.stderr
+    assert "azure endpoint is Succeeded: deployment blue takes no traffic yet" in done.stderr
+    assert serving["azure"].created >= 1 and serving["azure"].states[0].ready
+
+
 def test_it_may_be_repeated_and_then_changes_and_sends_nothing(typed, two_clouds, serving, model) -> None:
     assert typed("release", str(model), "--first").returncode == 0
     done = typed("release", str(model), "--first", "--json")

@@ -34,14 +34,13 @@ def first_version(name: str, cache: Path, service: str) -> tuple[Path, ModelMani
         InvalidInputError: no such model.
         ModelError: it cannot be used.
     """
-    if (Path(name) / MANIFEST).is_file():
-        manifest = verify(Path(name))
+    artifact = Path(name) if (Path(name) / MANIFEST).is_file() else None
+    if artifact is not None:
+        manifest = verify(artifact)
         if manifest.model_version != _BASE:
-            return Path(name), manifest
-    from training_containers.finetune.torch_model import resolve_base  # torch: seconds, so not for an artifact
-
+            return artifact, manifest
     with tempfile.TemporaryDirectory() as scratch:
-        base = resolve_base(name, Path(scratch))
+        base = artifact or _resolved(name, Path(scratch))
         folder = cache / _key(base, service)
         if (folder / MANIFEST).is_file():
             return folder, verify(folder)
@@ -57,6 +56,12 @@ def first_version(name: str, cache: Path, service: str) -> tuple[Path, ModelMani
         write_manifest(making, manifest)
         making.replace(folder)
     return folder, manifest
+
+
+def _resolved(name: str, scratch: Path) -> Path:
+    from training_containers.finetune.torch_model import resolve_base  # torch: seconds, so not for an artifact
+
+    return resolve_base(name, scratch)
 
 
 def _key(base: Path, service: str) -> str:
