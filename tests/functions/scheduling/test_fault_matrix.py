@@ -277,6 +277,8 @@ def test_whatever_call_fails_in_whatever_way_the_rest_goes_on(fresh, now, caplog
             harmless = FAULTS[fault] if isinstance(FAULTS[fault], bytes) else None
             # a cloud without a release document says the same
             harmless = harmless or (target.method == "get_tagged" and fault == "not found") or None
+            # labels that expired after they were listed are counted, and a job has no snapshot before its start
+            harmless = harmless or (flow == "start" and target.method == "get" and fault == "not found") or None
             if harmless is None and fault != "conflict":
                 words = told(world, decision, caplog) + raised
                 assert MARK in words or "no answer within" in words, where
