@@ -28,7 +28,8 @@ def job(a_job):
 
 @pytest.fixture
 def training(sagemaker_session):
-    return adapter.SageMakerTraining(sagemaker_session, Settings())
+    image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/opportune-training:1"
+    return adapter.SageMakerTraining(sagemaker_session, Settings(sagemaker_image=image))
 
 
 def until(state, training, name):
