@@ -366,8 +366,9 @@ def bench(moto, azurite, a_manifest):
     made = Bench(fronts, connection_string(fronts["blob"].port, fronts["queue"].port, fronts["table"].port), artifact)
     pairs = [FeedbackPair(question=f"question {n}", answers=("a",), received_s=NOW - 600 + n) for n in range(10)]
     for cloud, services in made.fresh().clouds.items():
-        shard = b"".join(encode(pair) + b"\n" for pair in pairs)
-        services.objects.put(f"feedback/{cloud}/20270115T075500-1.jsonl", shard)
+        services.objects.put(
+            f"feedback/{cloud}/20270115T075500-1.jsonl", b"".join(encode(pair) + b"\n" for pair in pairs)
+        )
     yield made
     for front in fronts.values():
         front.close()

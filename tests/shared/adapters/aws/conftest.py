@@ -35,7 +35,6 @@ def sagemaker_session(tmp_path_factory):
     env = {
         "OPPORTUNE_LOCAL_WORK": str(folder),
         "OPPORTUNE_LOCAL_TRAIN_COMMAND": f"{sys.executable} {script}",
-        "OPPORTUNE_LOCAL_SERVE_URL": None,
     }
     with Supervisor(folder / "logs", console=Console(stderr=True, force_terminal=False), grace_s=1.0) as supervisor:
         command = [sys.executable, "-m", "local.clouds.aws.cloud", "--port", str(port)]

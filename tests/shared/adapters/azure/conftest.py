@@ -24,7 +24,6 @@ def workspace_settings(azurite, tmp_path_factory):
     env = {
         "OPPORTUNE_LOCAL_WORK": str(folder),
         "OPPORTUNE_AZUREML_TOKEN": "t0k",
-        "OPPORTUNE_LOCAL_SERVE_URL": None,
         CONNECTION_VARIABLE: azurite.azure_storage_connection,
     }
     with Supervisor(folder / "logs", console=Console(stderr=True, force_terminal=False), grace_s=1.0) as supervisor:
