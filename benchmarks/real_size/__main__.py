@@ -40,6 +40,7 @@ from benchmarks.serving.load import Callers, Server
 from benchmarks.serving.models import SHAPES, make_model, make_questions, put_version, stamp
 from shared.contracts import (
     CLOUDS,
+    IN_FLIGHT,
     Cloud,
     JobRecord,
     JobStatus,
@@ -65,6 +66,8 @@ EVERY_S: Final = 60.0
 MOST_INVOCATIONS: Final = 30
 #: how long a container may take to load the model once it is released
 WITHIN_S: Final = 300.0
+#: between two requests of a client: the clouds' functions, endpoints and stores share no cores, these do
+PAUSE_S: Final = 0.2
 _PART: Final = 8 * 2**20
 
 
@@ -110,7 +113,7 @@ def release(settings: Settings, scratch: Path, options: argparse.Namespace) -> d
         for cloud in CLOUDS:
             server = _container(settings, cloud, scratch, options.threads)
             stack.callback(server.stop)
-            load = Callers(server.port, make_questions(8, 0), options.clients, options.tokens)
+            load = Callers(server.port, make_questions(8, 0), options.clients, options.tokens, PAUSE_S)
             callers[cloud] = stack.enter_context(load)
         State(clouds["aws"].documents).claim(JobRecord(job=job, status=JobStatus.TRAINING, updated_s=time.time()))
         begun_s = time.time()
@@ -209,7 +212,7 @@ def _finish(job: TrainingJob) -> list[dict[str, Any]]:
         note(f"invocation {len(done)}: {done[-1]}")
         if len(done[-1]["asked"]) == len(CLOUDS):
             return done
-        if done[-1]["status"] != JobStatus.ACCEPTED.value:
+        if JobStatus(done[-1]["status"]) not in IN_FLIGHT:
             break
     raise SystemExit(f"not released: {done[-1]}")
 
@@ -231,7 +234,10 @@ def _invoke(*arguments: str) -> dict[str, Any]:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)}: exit code {done.returncode}")
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+    *said, answer = done.stdout.strip().splitlines()
+    for line in said:  # the function's own log
+        note(line)
+    return dict(json.loads(answer))
 
 
 def _size(folder: Path) -> int:

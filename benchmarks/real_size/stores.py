@@ -15,9 +15,6 @@ from local.clouds.azure.storage import CONNECTION_VARIABLE, azurite_command, con
 from local.processes.supervisor import Service, Supervisor, free_port, tcp_ok, tool
 from shared.settings import Settings
 
-#: moto reads an object whole for every range of it that is asked for: from memory that is fast
-_IN_MEMORY_BYTES = 8 * 2**30
-
 
 @contextmanager
 def stores(folder: Path) -> Iterator[Settings]:
@@ -31,11 +28,10 @@ def stores(folder: Path) -> Iterator[Settings]:
         "AWS_SECRET_ACCESS_KEY": "x",
         CONNECTION_VARIABLE: connection_string(blob, queue, table),
     }
-    moto = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(aws)]
+    moto = [sys.executable, "-m", "benchmarks.real_size.moto_server", "-H", "127.0.0.1", "-p", str(aws)]
     azurite = azurite_command(tool("azurite"), blob, queue, table, folder / "azurite")
     with Supervisor(folder, console=Console(stderr=True), grace_s=1.0) as supervisor:
-        in_memory = {"MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": str(_IN_MEMORY_BYTES)}
-        supervisor.start(Service("moto", moto, tcp_ok(aws), in_memory))
+        supervisor.start(Service("moto", moto, tcp_ok(aws)))
         supervisor.start(Service("azurite", azurite, tcp_ok(table)))
         settings = Settings.from_env(os.environ)
         boto3.client("s3").create_bucket(Bucket=settings.bucket)

@@ -153,10 +153,10 @@ class Answer(NamedTuple):
 class Callers:
     """Clients that ask the same few questions on and on, each on a connection of its own."""
 
-    def __init__(self, port: int, questions: Sequence[str], clients: int, tokens: int) -> None:
+    def __init__(self, port: int, questions: Sequence[str], clients: int, tokens: int, pause_s: float = 0.0) -> None:
         self.answers: list[Answer] = []
         self.failures: list[tuple[float, str]] = []  # when it began, what went wrong
-        self._port, self._questions, self._tokens = port, list(questions), tokens
+        self._port, self._questions, self._tokens, self._pause_s = port, list(questions), tokens, pause_s
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(n,), daemon=True) for n in range(clients)]
 
@@ -191,7 +191,7 @@ class Callers:
         connection = Client(self._port)
         at = number % len(self._questions)
         for question in itertools.cycle(self._questions[at:] + self._questions[:at]):
-            if self._stop.is_set():
+            if self._stop.wait(self._pause_s):
                 return
             begun_s = time.time()
             body = {"question": question, "max_new_tokens": self._tokens}
