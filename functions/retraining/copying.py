@@ -1,6 +1,6 @@
 """Brings a model's files to where a cloud's containers look for them, over as many runs as it takes.
 
-Inside a cloud the store copies by itself. Between clouds a file goes in parts, one of which is in memory at a time;
+Inside a cloud the store copies by itself. Between clouds a file goes in parts, a few of which are in memory at a time;
 what is there already is not sent again. The manifest comes last: a version without one is not there yet.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from functions.clouds import Deps
@@ -22,6 +23,8 @@ log = logging.getLogger("opportune.functions.copying")
 
 #: of a file between clouds; at least 5 MiB, by S3
 PART_BYTES: Final = 8 * 1024 * 1024
+#: parts on their way at once: more fill the line better, and need memory
+AT_ONCE: Final = 3
 #: what a run keeps for the release itself and for writing down what was done
 RESERVE_S: Final = 5.0
 
@@ -97,14 +100,21 @@ def _in_parts(
         target.put(to_key, _part(source, from_key, 0, size))
         return 0
     count, there = math.ceil(size / PART_BYTES), target.parts(to_key)
-    for number in range(1, count + 1):
-        start = (number - 1) * PART_BYTES
-        length = min(PART_BYTES, size - start)
-        if there.get(number) == length:
-            continue
-        if deadline.left() < RESERVE_S:
-            return size - start
-        target.put_part(to_key, number, _part(source, from_key, start, length))
+    lengths = {number: min(PART_BYTES, size - (number - 1) * PART_BYTES) for number in range(1, count + 1)}
+    waiting = [number for number, length in lengths.items() if there.get(number) != length]
+
+    def send(number: int) -> None:
+        target.put_part(to_key, number, _part(source, from_key, (number - 1) * PART_BYTES, lengths[number]))
+
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="copy") as pool:
+        while waiting:
+            if deadline.left() < RESERVE_S:
+                return sum(lengths[number] for number in waiting)
+            # the first part begins the upload; two that both began it would begin two
+            at_once = AT_ONCE if there else 1
+            sent, waiting = waiting[:at_once], waiting[at_once:]
+            there = {**there, **{number: lengths[number] for number in sent}}
+            list(pool.map(send, sent))
     target.finish_parts(to_key, count)
     return 0
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from functions.clouds import Deps
+from functions.retraining.copying import RESERVE_S
 from functions.scheduling.apply import apply
 from functions.scheduling.leadership import stands_by
 from functions.scheduling.plan import plan_slot
@@ -41,7 +42,7 @@ def tick(deps: Deps, now_s: float) -> Decision | None:
         served = view.served or served  # a later look does not ask the metrics again, and still knows who is silent
         done = apply(deps, plan_slot(dataclasses.replace(view, served=served), policy))
         decision = done.decision or decision
-        if not done.moved:
+        if not done.moved or deps.deadline.left() < RESERVE_S:
             break
     return decision
 
@@ -59,7 +60,8 @@ def training_finished(deps: Deps, job_id: str, now_s: float) -> JobRecord | None
     if held is None:
         return None
     for _ in range(LOOKS):
-        if not apply(deps, plan_slot(read(deps, now_s, observe=False), None)).moved:
+        moved = apply(deps, plan_slot(read(deps, now_s, observe=False), None)).moved
+        if not moved or deps.deadline.left() < RESERVE_S:
             break
     try:
         held = _held(state, job_id) or held

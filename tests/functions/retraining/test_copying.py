@@ -1,12 +1,14 @@
 """A model on its way between clouds: in bounded parts, over as many runs as it takes, whole or not there."""
 
 import hashlib
+import threading
+import time
 
 import pytest
 
 from functions.clouds import Guard
 from functions.retraining import copying
-from functions.retraining.copying import copy_model
+from functions.retraining.copying import AT_ONCE, copy_model
 from shared.contracts import encode
 from shared.deadline import Deadline
 from shared.errors import ModelError, NotFoundError, UnavailableError
@@ -113,7 +115,7 @@ def test_inside_a_cloud_nothing_passes_through_here(source, manifest):
 
 def test_a_copy_goes_on_where_the_last_run_stopped_however_short_the_runs_are(source, manifest):
     target, lefts = Counted("target"), []
-    while left := run(source, target, looks=3):
+    while left := run(source, target, looks=2):
         lefts.append(left)
         assert ("put", "models/m1/manifest.json") not in target.calls
         assert len(lefts) < 20
@@ -122,6 +124,29 @@ def test_a_copy_goes_on_where_the_last_run_stopped_however_short_the_runs_are(so
     assert len([call for call in target.calls if call[0] == "put_part"]) == 11, "no part is sent twice"
     assert all("MB of it are still to be copied" in left for left in lefts)
     assert run(source, Counted("t"), looks=0) == "1 MB of it are still to be copied"
+
+
+def test_a_few_parts_travel_at_once_and_the_first_begins_the_upload_alone(source, manifest):
+    class Busy(Counted):
+        """Remembers how many parts of a key were on their way together."""
+
+        def __init__(self, name):
+            super().__init__(name)
+            self.now, self.together, self.lock = 0, [], threading.Lock()
+
+        def put_part(self, key, number, body):
+            with self.lock:
+                self.now += 1
+                self.together.append((number, self.now))
+            time.sleep(0.02)
+            super().put_part(key, number, body)
+            with self.lock:
+                self.now -= 1
+
+    target = Busy("target")
+    assert run(source, target) == "" and whole(target, manifest)
+    assert all(together == 1 for number, together in target.together if number == 1)
+    assert 1 < max(together for _, together in target.together) <= AT_ONCE
 
 
 @pytest.mark.parametrize("store", ["source", "target"])
