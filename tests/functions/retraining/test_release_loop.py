@@ -142,6 +142,7 @@ def test_a_copy_too_large_for_one_run_goes_on_in_the_next(fresh, slots, monkeypa
         return real(source, key, start, length)
 
     monkeypatch.setattr(copying, "_part", part)
+    monkeypatch.setattr(copying, "AT_ONCE", 1)
     for slot in range(1, 9):
         monkeypatch.setattr(copying, "RESERVE_S", 5.0)
         slots(world, slot, slot)
