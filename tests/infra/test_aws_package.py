@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from local.runtimes import FunctionError, LambdaRuntime, tree_digest
-from shared.contracts import FeedbackPair, Metrics, TrainingJob, decode, encode
+from shared.contracts import FeedbackPair, InstanceStatus, Metrics, Release, TrainingJob, decode, encode
 
 pytestmark = [
     pytest.mark.xdist_group("packages"),
@@ -42,7 +42,7 @@ def code(packages, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sagemaker(deployed, http_server):
-    """SageMaker of the deployment, which has an outage for one job."""
+    """SageMaker of the deployment, which has an outage for one job, and leaves uncompressed output as it is asked."""
 
     def proxy(asked):
         if b"CreateTrainingJob" in asked.headers["X-Amz-Target"].encode() and BROKEN.encode() in asked.body:
@@ -50,7 +50,8 @@ def sagemaker(deployed, http_server):
         request = urllib.request.Request(deployed.url, asked.body, dict(asked.headers))
         try:
             with urllib.request.urlopen(request) as answer:
-                return answer.status, answer.read(), {"Content-Type": "application/x-amz-json-1.1"}
+                told = answer.read().replace(b"/output/model.tar.gz", b"/output/model/")
+                return answer.status, told, {"Content-Type": "application/x-amz-json-1.1"}
         except urllib.error.HTTPError as error:
             return error.code, error.read()
 
@@ -160,27 +161,38 @@ def test_the_bad_messages_of_a_batch_end_in_the_dead_letter_queue_with_their_rea
     assert [job["TrainingJobName"] for job in jobs] == [decision["job_id"]], "two deliveries, one job"
 
 
-def test_the_end_of_a_training_job_releases_its_model(deployed, function, decision, a_manifest, a_tar):
-    job_id = decision["job_id"]
+def test_the_end_of_a_training_job_releases_its_model(deployed, function, decision, a_manifest):
+    job_id, s3 = decision["job_id"], deployed.client("s3")
     better = Metrics(bleu1=0.8, exact_match=0.8, f1=0.8, rouge_l=0.8, examples=64)
     files = {"model.safetensors": hashlib.sha256(b"weights").hexdigest()}
     manifest = encode(a_manifest(model_version="m1", job_id=job_id, candidate=better, files=files))
-    told = deployed.client("sagemaker").describe_training_job(TrainingJobName=job_id)
-    bucket, _, key = told["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://").partition("/")
-    deployed.client("s3").put_object(
-        Bucket=bucket, Key=key, Body=a_tar({"model.safetensors": b"weights", "manifest.json": manifest})
-    )
+    bucket = deployed.environments["retrain"]["OPPORTUNE_BUCKET"]
+    for name, body in (("model.safetensors", b"weights"), ("manifest.json", manifest)):
+        s3.put_object(Bucket=bucket, Key=f"jobs/{job_id}/output/model/{name}", Body=body)
+    make_endpoint(deployed)
     event = {
         "source": "aws.sagemaker",
         "detail-type": "SageMaker Training Job State Change",
         "detail": {"TrainingJobName": job_id, "TrainingJobStatus": "Completed"},
     }
-    # The endpoint is being made at the first event; a tick or, as here, a repeated event finds it ready.
-    assert function("training-events").invoke(event)["status"] in ("accepted", "live")
+    assert function("training-events").invoke(event) == {"job_id": job_id, "status": "accepted"}
+    released = decode(Release, s3.get_object(Bucket=bucket, Key="release/qa.json")["Body"].read())
+    assert released.of("stable") == "m1"
+    assert s3.get_object(Bucket=bucket, Key="models/m1/model.safetensors")["Body"].read() == b"weights"
+    # a container of the endpoint follows; a tick or, as here, a repeated event finds that it has
+    told = InstanceStatus(service="qa", cloud="aws", instance="i-1", told_s=time.time(), revision=1, active="m1")
+    s3.put_object(Bucket=bucket, Key="release/qa/instances/i-1.json", Body=encode(told))
     assert function("training-events").invoke(event) == {"job_id": job_id, "status": "live"}, "events repeat"
-    name = deployed.environments["http"]["OPPORTUNE_SAGEMAKER_ENDPOINT"]
-    endpoint = deployed.client("sagemaker").describe_endpoint(EndpointName=name)
-    assert endpoint["ProductionVariants"][0]["VariantName"] == "m1"
+
+
+def make_endpoint(deployed):
+    """As `opportune release --first` leaves it, whatever its variant is called."""
+    sagemaker, name = deployed.client("sagemaker"), deployed.environments["http"]["OPPORTUNE_SAGEMAKER_ENDPOINT"]
+    role = "arn:aws:iam::123456789012:role/serving"
+    sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": "i:1"}, ExecutionRoleArn=role)
+    variant = {"VariantName": "AllTraffic", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
 
 
 def test_users_see_the_route_and_the_decision(function, decision):
