@@ -64,12 +64,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     while process.poll() is None and seen < MANY:
         seen = max(seen, len(left_over(out)))
         time.sleep(1)
-    stdout, stderr = process.communicate(timeout=280)
+    stdout, stderr = process.communicate(timeout=420)
     assert process.returncode == 0, stderr
     yield Run(process.returncode, json.loads(stdout), stderr, seen, out)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(480)
 def test_json_on_standard_output_and_progress_on_standard_error(run: Run) -> None:
     assert set(run.result) == {"arms", "report", "against", "metrics_path"}
     assert run.result["metrics_path"] == "remote-write"
