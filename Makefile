@@ -44,7 +44,7 @@ package: $(READY) .venv313/.installed ## what is deployed: build/aws, build/aws.
 	@$(BIN)/python -m infra.package
 
 test: check .venv313/.installed .venvlint/.installed ## everything that must hold, in parallel
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 test-fast: check ## in two minutes: no emulated clouds, nothing slow
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow and not emulator"
