@@ -15,8 +15,9 @@ from typing import Final
 
 import psutil
 
-#: environment variable that every process below a supervisor inherits; its value names the supervisor
-MARK: Final = "OPPORTUNE_SUPERVISOR"
+#: environment variable that every process below a supervisor inherits; its value names the supervisor. None of ours by
+#: name, as a container hands no setting of ours on to the programs that it starts
+MARK: Final = "LOCAL_SUPERVISOR"
 
 
 def marked(mark: str) -> list[psutil.Process]:

@@ -78,7 +78,7 @@ def test_a_container_knows_what_the_call_said_what_sagemaker_sets_and_nothing_el
     assert int(told["SAGEMAKER_BIND_TO_PORT"]) > 0
     assert told["AWS_REGION"] == "us-east-1" and told["AWS_ENDPOINT_URL"] == local_aws.url
     ours = {name for name in told if name.startswith(("OPPORTUNE_", "AZURE"))}
-    assert ours == {"OPPORTUNE_SUPERVISOR", "OPPORTUNE_SERVE_HOST"}, "its machine's own, no setting"
+    assert ours == {"OPPORTUNE_SERVE_HOST"}, "its machine's own, no setting"
 
 
 def test_every_instance_is_a_process_and_one_that_ends_is_replaced(

@@ -82,7 +82,7 @@ def test_a_job_runs_the_container_on_its_channels_and_leaves_the_model_in_s3(sag
         "host": "algo-1",
         "job": "ok",
         "extra": "yes",
-        "settings": ["OPPORTUNE_ML_ROOT", "OPPORTUNE_SUPERVISOR"],
+        "settings": ["OPPORTUNE_ML_ROOT"],
     }
 
 

@@ -331,7 +331,7 @@ def test_a_container_knows_what_the_deployment_says_and_nothing_else(ml: Ml, blu
     told = answer["env"]
     assert told["TOLD"] == "by the deployment" and "AZUREML_MODEL_DIR" not in told
     ours = {name for name in told if name.startswith(("OPPORTUNE_", "AWS_"))}
-    assert ours == {"OPPORTUNE_SUPERVISOR", "OPPORTUNE_SERVE_HOST", "OPPORTUNE_SERVE_PORT"}
+    assert ours == {"OPPORTUNE_SERVE_HOST", "OPPORTUNE_SERVE_PORT"}
     assert "authorization" not in answer["headers"]
     assert ml.call("GET", "onlineEndpoints/qa-1")[1]["properties"]["scoringUri"] == f"{ml.scoring_url}/qa-1/score"
     assert "up on" in ml.call("POST", f"{blue}/getLogs", {"tail": 5})[1]["content"]
