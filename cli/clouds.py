@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import click
 
 from cli.main import PARTLY, REFUSED
-from cli.output import complain
+from cli.output import complain, emit, say
 from functions.bootstrap import aws_session, azure_credential, cloud_services, configured_clouds
 from shared.contracts import Cloud
 from shared.errors import ConfigurationError, OpportuneError
@@ -28,6 +28,16 @@ class Asked(Generic[T]):
 
     answers: Mapping[Cloud, T]
     failed: Mapping[Cloud, str]
+
+    def show(self, service: str, lines: Callable[[T], Iterable[str]], as_json: bool) -> None:
+        """Print each cloud's answer, as lines below its name or all in one document."""
+        if as_json:
+            emit({"service": service, "clouds": self.answers, "failed": self.failed})
+            return
+        for cloud, found in self.answers.items():
+            say(f"{service} on {cloud}", as_json)
+            for line in lines(found):
+                say(f"  {line}", as_json)
 
     def finish_if_nothing(self) -> None:
         """End where no cloud answered; what each of them said was told already."""

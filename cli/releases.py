@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from cli.clouds import ask, deployment, service_option
-from cli.output import emit, json_option, say
+from cli.output import json_option
 from cli.releasing import current, statuses, versions
 from shared.ports import CloudServices
 from shared.releases import INSTANCE_TTL_S, serving
@@ -27,13 +27,7 @@ def releases(service: str | None, as_json: bool) -> None:
     """
     settings, clouds = deployment(service)
     asked = ask(clouds, lambda services: _of(services, settings.service, time.time()))
-    if as_json:
-        emit({"service": settings.service, "clouds": asked.answers, "failed": asked.failed})
-    else:
-        for cloud, found in asked.answers.items():
-            say(f"{settings.service} on {cloud}", as_json)
-            for line in _lines(found):
-                say(f"  {line}", as_json)
+    asked.show(settings.service, _lines, as_json)
     asked.finish()
 
 
